@@ -1,0 +1,312 @@
+"""The configuration: ``scoreboard.toml`` with ``SCOREBOARD_*`` variables above it. Strict.
+
+This is the only module that reads the environment. What comes out is one frozen ``Config``; whatever is
+wrong raises ``ConfigurationError`` that names the place, and for an unknown key the nearest known one.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import os
+import re
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo
+
+import msgspec
+from msgspec import Meta, Struct, field
+
+from scoreboard.errors import ConfigurationError
+from scoreboard.model import SCORE_LIMIT, TYPE_PATTERN
+
+PREFIX = "SCOREBOARD_"
+SECRET_BYTES = 32
+"""The shortest secret that is taken: 256 bits, as RFC 7518 section 3.2 wants for HS256."""
+
+Positive = Annotated[int, Meta(ge=1)]
+
+
+class Strict(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A table of the file; an unknown key is an error."""
+
+
+class Action(Strict, frozen=True, kw_only=True):
+    """One type of action: what it is worth and who may submit it."""
+
+    points: Annotated[int, Meta(ge=-SCORE_LIMIT, le=SCORE_LIMIT)]
+    policy: Literal["service", "open"] = "service"
+
+
+class Board(Strict, frozen=True, kw_only=True):
+    """One board: which actions count, how it is ordered and shown."""
+
+    title: Annotated[str, Meta(min_length=1, max_length=100)] | None = None
+    top: Annotated[int, Meta(ge=1, le=100)] = 10
+    rank: Literal["ordinal", "competition", "dense"] = "ordinal"
+    order: Literal["desc", "asc"] = "desc"
+    actions: tuple[str, ...] | None = None
+    """Types that count here; ``None``: all."""
+
+
+class Issuer(Strict, frozen=True, kw_only=True):
+    """Who may vouch for users: a token's ``iss``, and the keys that verify it."""
+
+    issuer: Annotated[str, Meta(min_length=1)]
+    audience: Annotated[str, Meta(min_length=1)] = "scoreboard"
+    algorithms: tuple[Literal["HS256", "RS256", "ES256", "EdDSA"], ...]
+    keys: tuple[str, ...] = ()
+    """PEM files with public keys, relative to the configuration file."""
+    secret_env: str | None = None
+    """The variable that holds the secret, for HS256."""
+    secret: str | None = field(default=None, name="secret (set through secret_env)")
+
+
+class Auth(Strict, frozen=True, kw_only=True):
+    """Who may vouch for users."""
+
+    local: bool | None = None
+    """Accept tokens of ``scoreboard token``? By default only while no issuer is configured."""
+    issuers: tuple[Issuer, ...] = ()
+
+
+class Queue(Strict, frozen=True, kw_only=True):
+    """The log."""
+
+    partitions: Annotated[int, Meta(ge=1, le=64)] = 1
+    max_bytes: Annotated[int, Meta(ge=1 << 20)] = 4 << 30
+    """The log's bound on disk; at the bound updates are refused with ``queue_full``."""
+    replicas: Annotated[int, Meta(ge=1, le=5)] = 1
+
+
+class Live(Strict, frozen=True, kw_only=True):
+    """The WebSocket side."""
+
+    connections: Positive = 20_000
+    """Watching clients a process."""
+    handshakes: Positive = 5_000
+    """New clients a second and process."""
+
+
+class Web(Strict, frozen=True, kw_only=True):
+    """Pages on other hosts."""
+
+    trusted_proxies: tuple[str, ...] = ()
+    """Addresses or networks whose ``X-Forwarded-For`` is believed."""
+
+
+class Config(Strict, frozen=True, kw_only=True):
+    """All settings of one deployment."""
+
+    timezone: str = "UTC"
+    actions: dict[str, Action] = field(default_factory=lambda: {"point": Action(points=1)})
+    boards: dict[str, Board] = field(default_factory=lambda: {"main": Board()})
+    auth: Auth = field(default_factory=Auth)
+    queue: Queue = field(default_factory=Queue)
+    live: Live = field(default_factory=Live)
+    web: Web = field(default_factory=Web)
+
+    def boards_of(self, action: str) -> tuple[str, ...]:
+        """The boards on which an action of this type counts, by name."""
+        return tuple(
+            name for name, board in self.boards.items() if board.actions is None or action in board.actions
+        )
+
+    @property
+    def catalogue(self) -> str:
+        """A short hash of actions and boards: roles that show different ones were configured differently."""
+        data = msgspec.json.encode([self.timezone, self.actions, self.boards], order="sorted")
+        return hashlib.sha256(data).hexdigest()[:12]
+
+
+class Environment(Struct, frozen=True, kw_only=True):
+    """What comes from the environment alone: where things are, and secrets."""
+
+    database_url: str | None = None
+    queue_url: str | None = None
+    board_url: str | None = None
+    secret: str | None = None
+    secret_previous: str | None = None
+    config: str | None = None
+    data: str | None = None
+
+    @property
+    def database(self) -> str:
+        """The database's URL. Raises ``ConfigurationError`` if there is none."""
+        return _required(self.database_url, "SCOREBOARD_DATABASE_URL", "postgresql://user@host/name")
+
+    @property
+    def queue(self) -> str:
+        """The queue's URL. Raises ``ConfigurationError`` if there is none."""
+        return _required(self.queue_url, "SCOREBOARD_QUEUE_URL", "nats://user:password@host:4222")
+
+    @property
+    def board(self) -> str:
+        """The board's URL. Raises ``ConfigurationError`` if there is none."""
+        return _required(self.board_url, "SCOREBOARD_BOARD_URL", "redis://host:6379/0")
+
+
+def _required(value: str | None, variable: str, example: str) -> str:
+    if not value:
+        msg = f"{variable} is not set. This command uses engines that run elsewhere, e.g. {example}"
+        raise ConfigurationError(msg)
+    return value
+
+
+_TABLES = ("auth", "queue", "live", "web")
+_TYPE = re.compile(TYPE_PATTERN)
+
+
+def environment(environ: Mapping[str, str] | None = None) -> Environment:
+    """What the ``SCOREBOARD_*`` variables say of places and secrets.
+
+    Raises:
+        ConfigurationError: a variable with our prefix that means nothing, or a secret that is too short.
+    """
+    environ = os.environ if environ is None else environ
+    places = {PREFIX + name.upper(): name for name in Environment.__struct_fields__}
+    known = [*places, *_settings()]
+    issuer_secrets = re.compile(rf"{PREFIX}(ISSUER|GRANT)_\w+")
+    for name in environ:
+        if name.startswith(PREFIX) and name not in known and not issuer_secrets.fullmatch(name):
+            raise ConfigurationError(f"the variable {name} means nothing here{_nearest(name, known)}")
+    found = {name: environ[variable] for variable, name in places.items() if environ.get(variable)}
+    for name in ("secret", "secret_previous"):
+        if name in found and len(found[name].encode()) < SECRET_BYTES:
+            msg = f"{PREFIX}{name.upper()} must be at least {SECRET_BYTES} bytes: openssl rand -hex 32"
+            raise ConfigurationError(msg)
+    return Environment(**found)
+
+
+def secret_of(environment: Environment, data: Path) -> str:
+    """The deployment's secret: the variable's, else the data folder's, made there (mode 0600) when missing.
+
+    Raises:
+        ConfigurationError: the file cannot be read or made, or others may read it.
+    """
+    if environment.secret is not None:
+        return environment.secret
+    path = data / "secret"
+    try:
+        data.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            with os.fdopen(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
+                file.write(secrets.token_hex(SECRET_BYTES))
+        except FileExistsError:
+            pass
+        if path.stat().st_mode & 0o077:
+            raise ConfigurationError(f"{path} may be read by others; chmod 600 {path}")
+        secret = path.read_text().strip()
+    except OSError as error:
+        raise ConfigurationError(f"{path}: {error}") from error
+    if len(secret) < SECRET_BYTES:
+        raise ConfigurationError(f"{path} must hold {SECRET_BYTES} bytes or more")
+    return secret
+
+
+def load(path: Path | None = None, environ: Mapping[str, str] | None = None) -> Config:
+    """The configuration from the file at ``path`` (``None`` or missing default: built-in) and variables.
+
+    Raises:
+        ConfigurationError: whatever is wrong, with the place and, for an unknown key, the nearest known one.
+    """
+    environ = os.environ if environ is None else environ
+    table: dict[str, Any] = {}
+    if path is not None:
+        try:
+            table = msgspec.toml.decode(path.read_bytes())
+        except (OSError, msgspec.DecodeError) as error:
+            raise ConfigurationError(f"{path}: {error}") from error
+    for variable, (section, key) in _settings().items():
+        if variable in environ:
+            target = table.setdefault(section, {}) if section else table
+            target[key] = environ[variable]
+    if not table.get("boards"):
+        table.pop("boards", None)
+    where = str(path) if path else "configuration"
+    try:
+        # strict=False lets a variable's text stand for a number or a truth value.
+        config = msgspec.convert(table, Config, strict=False)
+    except msgspec.ValidationError as error:
+        raise ConfigurationError(f"{where}: {_explained(str(error), table)}") from error
+    return _checked(config, where, path.parent if path else Path(), environ)
+
+
+def _checked(config: Config, where: str, folder: Path, environ: Mapping[str, str]) -> Config:
+    try:
+        ZoneInfo(config.timezone)
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"{where}: timezone {config.timezone!r} is not known") from error
+    for kind, names in (("action", config.actions), ("board", config.boards)):
+        for name in names:
+            if not _TYPE.fullmatch(name):
+                msg = f"{where}: the {kind} name {name!r} is not of the form {TYPE_PATTERN}"
+                raise ConfigurationError(msg)
+    for name, board in config.boards.items():
+        for action in board.actions or ():
+            if action not in config.actions:
+                msg = f"{where}: board {name} counts the action {action!r}, which is not in [actions]"
+                raise ConfigurationError(msg + _nearest(action, list(config.actions)))
+    issuers = tuple(_with_keys(issuer, where, folder, environ) for issuer in config.auth.issuers)
+    return msgspec.structs.replace(config, auth=msgspec.structs.replace(config.auth, issuers=issuers))
+
+
+def _with_keys(issuer: Issuer, where: str, folder: Path, environ: Mapping[str, str]) -> Issuer:
+    """The issuer with its key material read: PEM text in ``keys``, the secret in ``secret``."""
+    place = f"{where}: issuer {issuer.issuer}"
+    symmetric = issuer.algorithms == ("HS256",)
+    if not symmetric and "HS256" in issuer.algorithms:
+        raise ConfigurationError(f"{place}: HS256 may not share an issuer with public keys (RFC 8725, 3.1)")
+    if symmetric:
+        if issuer.secret_env is None or issuer.keys:
+            raise ConfigurationError(f"{place}: HS256 needs secret_env and no keys")
+        secret = environ.get(issuer.secret_env, "")
+        if len(secret.encode()) < SECRET_BYTES:
+            msg = f"{place}: the variable {issuer.secret_env} must hold {SECRET_BYTES} bytes or more"
+            raise ConfigurationError(msg)
+        return msgspec.structs.replace(issuer, secret=secret)
+    if not issuer.keys or issuer.secret_env is not None:
+        raise ConfigurationError(f'{place}: {", ".join(issuer.algorithms)} needs keys = ["file.pem"]')
+    try:
+        pems = tuple((folder / name).read_text() for name in issuer.keys)
+    except OSError as error:
+        raise ConfigurationError(f"{place}: {error}") from error
+    return msgspec.structs.replace(issuer, keys=pems)
+
+
+def _settings() -> dict[str, tuple[str, str]]:
+    """Variable: (section, key), for every setting that is a single value."""
+    found = {PREFIX + "TIMEZONE": ("", "timezone")}
+    hints = {field.name: field.type for field in msgspec.structs.fields(Config)}
+    for section in _TABLES:
+        for item in msgspec.structs.fields(hints[section]):
+            if item.name != "issuers":
+                found[f"{PREFIX}{section}_{item.name}".upper()] = (section, item.name)
+    return found
+
+
+def _explained(message: str, table: dict[str, Any]) -> str:
+    """The decoder's message with the nearest known key added where an unknown one is the fault."""
+    found = re.search(r"unknown field `(.+?)`(?: - at `\$(.*)`)?", message)
+    if found is None:
+        return message
+    key, path = found[1], (found[2] or "").strip(".")
+    top = path.split(".")[0].split("[")[0]
+    kinds: dict[str, type[Struct]] = {
+        "": Config, "actions": Action, "boards": Board, "auth": Issuer if "issuers" in path else Auth,
+        "queue": Queue, "live": Live, "web": Web,
+    }  # fmt: skip
+    known = list(kinds.get(top, Config).__struct_encode_fields__)
+    if "..." in path:  # a table of tables: say in which one
+        owners = [
+            name for name, value in table.get(top, {}).items() if isinstance(value, dict) and key in value
+        ]
+        path = f"{top}.{owners[0]}" if owners else top
+    return f"unknown key {key!r}{f' in [{path}]' if path else ''}{_nearest(key, known)}"
+
+
+def _nearest(word: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    return f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(sorted(known))}"

@@ -1,0 +1,232 @@
+"""The words of the flow as values: what is accepted, what becomes of it, what a board shows.
+
+Nothing in here does input or output. All values are frozen.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import unicodedata
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Annotated, Literal
+from uuid import UUID
+
+from msgspec import Meta, Struct
+
+# A double, as Redis keeps scores, is exact for whole numbers up to 2^53 (IEEE 754).
+SCORE_LIMIT = 2**53 - 1
+PLACES = 1024
+"""Places in an envelope: ``accept_no`` = stream sequence x PLACES + place."""
+PERIOD = "all"
+"""The one period there is for now; it is part of every key from the start."""
+
+USER_ID_CHARACTERS = 128
+USER_ID_BYTES = 256
+NAME_CHARACTERS = 64
+UNIQUE_CHARACTERS = 256
+
+TYPE_PATTERN = "[a-z0-9][a-z0-9_-]{0,63}"
+UNIQUE_PATTERN = "[!-~]{1,256}"
+
+# Unicode general categories: control, format (bidirectional marks, zero width), surrogate.
+_FORBIDDEN = frozenset(("Cc", "Cf", "Cs"))
+
+
+def flaw_of_user_id(user_id: str) -> str | None:
+    """What is wrong with a user id, in words, or ``None`` if it is well-formed.
+
+    A user id is 1-128 characters and at most 256 bytes of UTF-8, none of them control, format or surrogate
+    characters, with no white space at either end. It is taken as it is and never normalised.
+    """
+    if not user_id:
+        return "must not be empty"
+    if user_id.isascii() and user_id.isalnum() and len(user_id) <= USER_ID_CHARACTERS:
+        return None  # nearly all ids; spares the loop below
+    if len(user_id) > USER_ID_CHARACTERS:
+        return f"must be at most {USER_ID_CHARACTERS} characters"
+    if user_id[0].isspace() or user_id[-1].isspace():
+        return "must not begin or end with white space"
+    if any(unicodedata.category(c) in _FORBIDDEN for c in user_id):
+        return "must not hold control or invisible formatting characters"
+    if len(user_id.encode()) > USER_ID_BYTES:
+        return f"must be at most {USER_ID_BYTES} bytes of UTF-8"
+    return None
+
+
+def flaw_of_name(name: str) -> str | None:
+    """What is wrong with a display name, in words, or ``None``: 1-64 characters, NFC, none invisible."""
+    if not name or name[0].isspace() or name[-1].isspace():
+        return "must not be empty, nor begin or end with white space"
+    if len(name) > NAME_CHARACTERS:
+        return f"must be at most {NAME_CHARACTERS} characters"
+    if any(unicodedata.category(c) in _FORBIDDEN for c in name):
+        return "must not hold control or invisible formatting characters"
+    if not unicodedata.is_normalized("NFC", name):
+        return "must be in Unicode normalisation form C"
+    return None
+
+
+def event_id_of_action(user_id: str, action_id: str) -> UUID:
+    """The id of the event that ``type:unique`` names for this user: the same for every retry, for ever.
+
+    A UUIDv8 (RFC 9562 section 5.8) of SHA-256 over length-prefixed UTF-8, so that no two different pairs
+    can run together into one.
+    """
+    return _uuid8("a", user_id, action_id)
+
+
+def _uuid8(*parts: str) -> UUID:
+    digest = hashlib.sha256()
+    for part in parts:
+        data = part.encode()
+        digest.update(len(data).to_bytes(4, "big") + data)
+    number = int.from_bytes(digest.digest()[:16], "big")
+    number &= ~(0xF << 76) & ~(0x3 << 62)
+    return UUID(int=number | 0x8 << 76 | 0x2 << 62)
+
+
+def text_of_time(at: datetime) -> str:
+    """A time as all answers give it: RFC 3339, UTC, milliseconds."""
+    return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+class Scope(StrEnum):
+    """What a service key may do."""
+
+    SCORE_WRITE = "score:write"
+    GRANT_CREATE = "grant:create"
+    ADMIN = "admin"
+
+
+class Principal(Struct, frozen=True):
+    """Who asks: a user with a token, or a service with a key."""
+
+    kind: Literal["user", "service"]
+    id: str
+    """A user's id, or the id of a service's key."""
+    issuer: str = ""
+    """Who vouches for a user: the token's ``iss``."""
+    name: str | None = None
+    scopes: frozenset[str] = frozenset()
+
+    @property
+    def label(self) -> str:
+        """The principal as the ledger keeps it."""
+        return f"key:{self.id}" if self.kind == "service" else f"user:{self.id}@{self.issuer}"
+
+
+class Update(Struct, frozen=True, array_like=True, tag_field="kind", tag="update"):
+    """One accepted update, with all that was decided at the door. Travels in an envelope."""
+
+    event_id: Annotated[bytes, Meta(min_length=16, max_length=16)]
+    user: str
+    type: str
+    reference: str
+    """The part after the colon of ``type:unique``."""
+    points: int
+    boards: tuple[str, ...]
+    principal: str
+    name: str | None = None
+
+
+class Rename(Struct, frozen=True, array_like=True, tag_field="kind", tag="rename"):
+    """One accepted command: from now on this user is shown under this name."""
+
+    command_id: Annotated[bytes, Meta(min_length=16, max_length=16)]
+    user: str
+    name: str
+    principal: str
+
+
+Entry = Update | Rename
+"""What the log holds: updates, and every command that changes what a board shows."""
+
+
+class Accepted(Struct, frozen=True):
+    """An entry with its place in the order of acceptance, as the worker reads it from the log."""
+
+    accept_no: int
+    at: datetime
+    """Time of acceptance: the log's own time stamp."""
+    entry: Entry
+    wanted: bool = False
+    """Does a request wait for the outcome (``Prefer: wait``)?"""
+
+
+class Result(StrEnum):
+    """The end states of an event."""
+
+    APPLIED = "applied"
+    REJECTED = "rejected"
+    QUARANTINED = "quarantined"
+    REVOKED = "revoked"
+
+
+class BoardChange(Struct, frozen=True, rename="camel"):
+    """What an update did to its user on one board. A rank is ``None`` while the board is away."""
+
+    score: int
+    rank: int | None = None
+    previous_rank: int | None = None
+
+
+class Outcome(Struct, frozen=True, rename="camel", omit_defaults=True):
+    """What became of an event; the answer to ``Prefer: wait``."""
+
+    status: Result
+    event_id: str
+    duplicate: bool | None = None
+    points: int | None = None
+    boards: dict[str, BoardChange] | None = None
+    reason: str | None = None
+    retry_at: str | None = None
+
+
+class Row(Struct, frozen=True):
+    """One user's place on one board, absolute and versioned, as the board is told it."""
+
+    board: str
+    user: str
+    score: int | None
+    """``None``: the user has no entry, or is hidden."""
+    reached: int
+    """The ``accept_no`` that gave the current score; the lower comes first among equals."""
+    changed: int
+    """The ``accept_no`` that last changed anything here; an older row never overwrites a newer."""
+    name: str | None = None
+
+
+class Line(Struct, frozen=True, rename="camel"):
+    """One line of a board as everybody sees it."""
+
+    rank: int
+    user_id: str
+    name: str
+    score: int
+
+
+class Frame(Struct, frozen=True, rename="camel", tag="board", tag_field="type"):
+    """The visible top of one board at one moment."""
+
+    board: str
+    epoch: str
+    seq: int
+    at: str
+    total: int
+    """Visible entries."""
+    top: tuple[Line, ...]
+
+
+class Around(Struct, frozen=True, rename="camel"):
+    """One user's line with two neighbours on each side."""
+
+    board: str
+    user_id: str
+    name: str
+    rank: int | None
+    score: int | None
+    to_next: int | None
+    """Points needed to take the next rank; ``None`` at the top."""
+    above: tuple[Line, ...]
+    below: tuple[Line, ...]
