@@ -101,6 +101,8 @@ class Config(Strict, frozen=True, kw_only=True):
     """All settings of one deployment."""
 
     timezone: str = "UTC"
+    namespace: Annotated[str, Meta(pattern="^[a-z0-9_-]{1,32}$")] = "scoreboard"
+    """Names the log and begins the board's keys: deployments that share a NATS or a Redis differ in it."""
     actions: dict[str, Action] = field(default_factory=lambda: {"point": Action(points=1)})
     boards: dict[str, Board] = field(default_factory=lambda: {"main": Board()})
     auth: Auth = field(default_factory=Auth)
@@ -278,7 +280,7 @@ def _with_keys(issuer: Issuer, where: str, folder: Path, environ: Mapping[str, s
 
 def _settings() -> dict[str, tuple[str, str]]:
     """Variable: (section, key), for every setting that is a single value."""
-    found = {PREFIX + "TIMEZONE": ("", "timezone")}
+    found = {PREFIX + "TIMEZONE": ("", "timezone"), PREFIX + "NAMESPACE": ("", "namespace")}
     hints = {field.name: field.type for field in msgspec.structs.fields(Config)}
     for section in _TABLES:
         for item in msgspec.structs.fields(hints[section]):

@@ -150,8 +150,8 @@ class Accepted(Struct, frozen=True):
     at: datetime
     """Time of acceptance: the log's own time stamp."""
     entry: Entry
-    wanted: bool = False
-    """Does a request wait for the outcome (``Prefer: wait``)?"""
+    inbox: str = ""
+    """Where the outcome is awaited (``Prefer: wait``); empty if nobody waits."""
 
 
 class Result(StrEnum):

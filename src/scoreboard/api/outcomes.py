@@ -1,0 +1,72 @@
+"""What became of the events that this process accepted: those who wait, and a short memory.
+
+Outcomes arrive at this process's inbox after commit and board. Both memories are bounded: who waits, because
+each is a request that is open; what was accepted, by count.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import OrderedDict, deque
+from uuid import UUID
+
+import msgspec
+
+from scoreboard.envelope import decode_outcomes
+from scoreboard.model import Outcome
+
+logger = logging.getLogger(__name__)
+
+REMEMBERED = 100_000  # accepted events a process: about 20 MB
+
+
+class Outcomes:
+    """Knows who waits for which event, and which events were accepted here lately."""
+
+    def __init__(self) -> None:
+        # In the order of acceptance, which is the order in which outcomes come: of several that report the
+        # same event, the first learns that it counted, the others that it had.
+        self._waiting: dict[str, deque[asyncio.Future[Outcome]]] = {}
+        self._accepted: OrderedDict[bytes, str] = OrderedDict()
+
+    def wait_for(self, event_id: UUID) -> asyncio.Future[Outcome]:
+        """A future for the outcome of an event; give it back with ``forget``."""
+        future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(str(event_id), deque()).append(future)
+        return future
+
+    def forget(self, event_id: UUID, future: asyncio.Future[Outcome]) -> None:
+        """Nobody waits for this any more."""
+        waiting = self._waiting.get(str(event_id))
+        if waiting is not None and future in waiting:
+            waiting.remove(future)
+            if not waiting:
+                del self._waiting[str(event_id)]
+
+    async def take(self, message: bytes) -> None:
+        """Outcomes have arrived."""
+        try:
+            outcomes = decode_outcomes(message)
+        except msgspec.DecodeError as error:
+            logger.error("what arrived at our inbox is not outcomes: %s", error)
+            return
+        for outcome in outcomes:
+            waiting = self._waiting.get(outcome.event_id)
+            if waiting is None:
+                continue  # nobody waits any more
+            future = waiting.popleft()
+            if not waiting:
+                del self._waiting[outcome.event_id]
+            if not future.done():
+                future.set_result(outcome)
+
+    def remember(self, event_id: bytes, user: str) -> None:
+        """This event was accepted here."""
+        self._accepted[event_id] = user
+        if len(self._accepted) > REMEMBERED:
+            self._accepted.popitem(last=False)
+
+    def accepted(self, event_id: bytes) -> str | None:
+        """The user of an event that was accepted here lately."""
+        return self._accepted.get(event_id)

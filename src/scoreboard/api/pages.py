@@ -1,0 +1,49 @@
+"""The page at ``/`` and its files under ``/web``, from memory."""
+
+from __future__ import annotations
+
+import hashlib
+import mimetypes
+from importlib import resources
+from typing import Any
+
+from litestar import Request, Response, get
+from litestar.handlers import HTTPRouteHandler
+from litestar.params import FromPath
+
+from scoreboard.errors import Problem
+
+_ASKED_AGAIN = {"cache-control": "no-cache"}  # a new version shows at once; unchanged files cost a 304
+# The types of what we serve, whatever the machine's tables say.
+_TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml", ".html": "text/html"}
+
+
+def routes() -> list[HTTPRouteHandler]:
+    """The handlers. All files are read once, here."""
+    folder = resources.files("scoreboard") / "web"
+    files: dict[str, tuple[bytes, str, str]] = {}
+    for one in folder.iterdir():
+        suffix = "." + one.name.rpartition(".")[2]
+        if one.is_file() and (suffix in _TYPES or mimetypes.guess_type(one.name)[0]):
+            body = one.read_bytes()
+            kind = _TYPES.get(suffix) or mimetypes.guess_type(one.name)[0] or ""
+            files[one.name] = (body, kind, f'"{hashlib.sha256(body).hexdigest()[:16]}"')
+
+    def answer(request: Request[Any, Any, Any], name: str) -> Response[bytes]:
+        if name not in files:
+            raise Problem("not_found")
+        body, kind, etag = files[name]
+        headers = _ASKED_AGAIN | {"etag": etag, "content-type": f"{kind}; charset=utf-8"}
+        if request.headers.get("if-none-match") == etag:
+            return Response(b"", status_code=304, headers=headers)
+        return Response(body, headers=headers)
+
+    @get("/", include_in_schema=False, sync_to_thread=False)
+    def index(request: Request[Any, Any, Any]) -> Response[bytes]:
+        return answer(request, "index.html")
+
+    @get("/web/{name:str}", include_in_schema=False, sync_to_thread=False)
+    def file(request: Request[Any, Any, Any], name: FromPath[str]) -> Response[bytes]:
+        return answer(request, name)
+
+    return [index, file]

@@ -1,0 +1,31 @@
+"""What the handlers of one process work with. ``app.py`` puts it together."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from scoreboard.api.outcomes import Outcomes
+from scoreboard.api.update_score import UpdateScore
+from scoreboard.auth import Auth
+from scoreboard.board import Board
+from scoreboard.config import Config
+from scoreboard.database import Database
+from scoreboard.group_commit import GroupCommit
+from scoreboard.live import Hubs
+from scoreboard.queue import Queue
+
+
+class Services(Struct, frozen=True, kw_only=True):
+    """The stages as this process sees them. A process that only shows boards accepts nothing."""
+
+    config: Config
+    database: Database
+    board: Board
+    hubs: Hubs
+    auth: Auth | None = None
+    door: UpdateScore | None = None
+    commit: GroupCommit | None = None
+    outcomes: Outcomes | None = None
+    queue: Queue | None = None
+    secret: str = ""
+    demo: bool = False

@@ -1,0 +1,253 @@
+"""``POST /update-score`` and ``POST /update-scores``: the door, and the hot path.
+
+In comes a request; out goes 202 once its update is synced to disk in the queue, 200 once it has been applied
+(``Prefer: wait``), or a problem. The order of the decisions is fixed (DESIGN section 2), cheapest first. It
+must never answer 202 for what is not on disk, and never take points from a request.
+
+``UpdateScore`` is a bare ASGI application for the one route: the framework around a handler costs more than
+all the work in it. The documented handlers in ``routes.py`` call the same ``submit``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+from typing import Annotated, Any, TypeVar
+from uuid import UUID
+
+import msgspec
+from msgspec import Meta, Struct
+
+from scoreboard import metrics
+from scoreboard.api.outcomes import Outcomes
+from scoreboard.api.problems import MEDIA_TYPE, headers_of, problem_of
+from scoreboard.auth import Auth
+from scoreboard.auth.policy import Policy, insufficient
+from scoreboard.errors import Problem
+from scoreboard.group_commit import GroupCommit
+from scoreboard.model import Principal, Scope, Update
+
+BODY_BYTES = 4 * 1024
+BATCH_BYTES = 2 * 1024 * 1024
+BATCH_UPDATES = 1_000
+WAIT_SECONDS = 10.0  # the longest that Prefer: wait is honoured
+_WAIT = re.compile(r"(?:^|[,;])\s*wait\s*=\s*\"?(\d{1,6})\"?\s*(?=$|[,;])", re.IGNORECASE)
+
+Scope_ = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Any]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+
+class Submission(Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
+    """A completed action, as a client reports it."""
+
+    user_id: Annotated[str, Meta(min_length=1, max_length=128, description="Whose score rises.")]
+    action_id: Annotated[
+        str, Meta(min_length=1, max_length=2048, description="`type:unique`, e.g. `match-win:8812`.")
+    ]
+
+
+class Answer(Struct, frozen=True):
+    """The answer to one update: a status and a body."""
+
+    status: int
+    body: Any
+
+
+_submission = msgspec.json.Decoder(Submission)
+_submissions = msgspec.json.Decoder(list[Submission])
+_encode = msgspec.json.Encoder().encode
+
+
+class UpdateScore:
+    """The door. An ASGI application for ``POST /update-score``."""
+
+    def __init__(self, auth: Auth, policy: Policy, commit: GroupCommit, outcomes: Outcomes) -> None:
+        self._auth, self._policy, self._commit, self._outcomes = auth, policy, commit, outcomes
+
+    async def __call__(self, scope: Scope_, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        headers = dict(scope["headers"])
+        try:
+            body = await read_body(headers, receive, BODY_BYTES)
+            submission = parse(body)
+            authorization = headers.get(b"authorization")
+            principal = await self._auth.principal(authorization and authorization.decode("latin-1"))
+            wait = wait_of(headers.get(b"prefer", b"").decode("latin-1"))
+            answer = await self.submit(principal, submission, wait)
+        except Exception as error:
+            problem = problem_of(error)
+            metrics.REQUESTS.labels(problem.code).inc()
+            extra = [(k.encode(), v.encode()) for k, v in headers_of(problem).items()]
+            await respond(send, problem.status, problem.body(), MEDIA_TYPE.encode(), extra)
+            return
+        metrics.REQUESTS.labels(answer.body.status).inc()
+        applied = [(b"preference-applied", b"wait=%d" % wait)] if wait and answer.status == 200 else []
+        await respond(send, answer.status, answer.body, b"application/json", applied)
+
+    async def submit(self, principal: Principal, submission: Submission, wait: float = 0) -> Answer:
+        """Decide on one update and have it accepted.
+
+        Args:
+            principal: who asks.
+            submission: whose action it is said to be.
+            wait: how many seconds to wait for the outcome.
+
+        Raises:
+            Problem: it is refused here.
+            QueueFull: it was not accepted.
+            Unavailable: whether it was accepted is not known.
+        """
+        update = self._policy.decide(principal, submission.user_id, submission.action_id)
+        event_id = UUID(bytes=update.event_id)
+        if not wait:
+            await self._accept(update, wanted=False)
+            return Answer(202, Accepted("accepted", str(event_id)))
+        outcome = self._outcomes.wait_for(event_id)
+        try:
+            await self._accept(update, wanted=True)
+            async with asyncio.timeout(min(wait, WAIT_SECONDS)):
+                return Answer(200, await outcome)
+        except TimeoutError:
+            return Answer(202, Accepted("accepted", str(event_id)))
+        finally:
+            self._outcomes.forget(event_id, outcome)
+
+    async def _accept(self, update: Update, *, wanted: bool) -> None:
+        try:
+            await self._commit.accept(update, wanted=wanted)
+        except Exception as error:
+            problem = problem_of(error)
+            problem.event_id = str(UUID(bytes=update.event_id))
+            raise problem from error
+        self._outcomes.remember(update.event_id, update.user)
+
+    async def submit_all(
+        self, principal: Principal, submissions: Iterable[Submission], wait: float = 0
+    ) -> list[Any]:
+        """What each of many updates would have been answered alone, in their order.
+
+        Raises:
+            Problem: ``insufficient_scope``: only a service with ``score:write`` may send many.
+        """
+        if principal.kind != "service" or Scope.SCORE_WRITE not in principal.scopes:
+            raise insufficient(Scope.SCORE_WRITE)
+
+        async def one(submission: Submission) -> Any:
+            try:
+                answer = await self.submit(principal, submission, wait)
+            except Exception as error:
+                problem = problem_of(error)
+                metrics.REQUESTS.labels(problem.code).inc()
+                return problem.body()
+            metrics.REQUESTS.labels(answer.body.status).inc()
+            return answer.body
+
+        return await asyncio.gather(*(one(submission) for submission in submissions))
+
+
+class Accepted(Struct, frozen=True, rename="camel"):
+    """202: synced to disk; will reach exactly one end state."""
+
+    status: str
+    event_id: str
+
+
+def parse(body: bytes) -> Submission:
+    """One submission, strictly.
+
+    Raises:
+        Problem: ``malformed_json``, ``unknown_field`` or ``invalid_field``.
+    """
+    submission = _parsed(_submission.decode, body)
+    _refuse_duplicate_keys(body, 8)
+    return submission
+
+
+def parse_all(body: bytes) -> list[Submission]:
+    """An array of up to ``BATCH_UPDATES`` submissions, strictly. Raises ``Problem`` as ``parse`` does."""
+    submissions = _parsed(_submissions.decode, body)
+    if len(submissions) > BATCH_UPDATES:
+        raise Problem("payload_too_large", f"At most {BATCH_UPDATES} updates a request.")
+    _refuse_duplicate_keys(body, 8 * len(submissions))
+    return submissions
+
+
+T = TypeVar("T")
+
+
+def _parsed(decode: Callable[[bytes], T], body: bytes) -> T:
+    try:
+        return decode(body)
+    except msgspec.ValidationError as error:
+        code = "unknown_field" if "unknown field" in str(error) else "invalid_field"
+        raise Problem(code, str(error)) from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Problem("malformed_json", str(error)) from error
+
+
+def _refuse_duplicate_keys(body: bytes, quotes: int) -> None:
+    """The decoder keeps the last of duplicate keys; another reader may have judged by the first.
+
+    Two keys and two values of text have eight quotes; a body with just these and no escape cannot hold more.
+    """
+    if body.count(b'"') == quotes and b"\\" not in body:
+        return
+
+    def refuse(pairs: list[tuple[str, Any]]) -> None:
+        if len({key for key, _ in pairs}) != len(pairs):
+            raise Problem("invalid_field", "A key is given twice.")
+
+    json.loads(body, object_pairs_hook=refuse)
+
+
+def wait_of(prefer: str) -> int:
+    """The whole seconds of ``Prefer: wait=N`` (RFC 7240), at most ``WAIT_SECONDS``; 0 without it."""
+    found = _WAIT.search(prefer)
+    return min(int(found[1]), int(WAIT_SECONDS)) if found else 0
+
+
+async def read_body(headers: Mapping[bytes, bytes], receive: Receive, limit: int) -> bytes:
+    """The request's body. Raises ``Problem``: ``unsupported_media_type`` or ``payload_too_large``."""
+    media_type, _, parameter = headers.get(b"content-type", b"").partition(b";")
+    if media_type.strip().lower() != b"application/json" or (
+        parameter and parameter.strip().lower().replace(b'"', b"") != b"charset=utf-8"
+    ):
+        raise Problem("unsupported_media_type")
+    if b"content-encoding" in headers:
+        raise Problem("unsupported_media_type", "The body must not be compressed.")
+    length = headers.get(b"content-length")
+    if length is not None and int(length) > limit:
+        raise Problem("payload_too_large", f"At most {limit} bytes.")
+    body = b""
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise Problem("malformed_json", "The request ended early.")
+        chunk: bytes = message.get("body", b"")
+        body += chunk
+        if len(body) > limit:
+            raise Problem("payload_too_large", f"At most {limit} bytes.")
+        if not message.get("more_body"):
+            return body
+
+
+async def respond(
+    send: Send, status: int, body: Any, media_type: bytes, headers: Iterable[tuple[bytes, bytes]] = ()
+) -> None:
+    """Send a JSON body."""
+    data = _encode(body)
+    await send(
+        {
+            "type": "http.response.start",
+            "status": status,
+            "headers": [
+                (b"content-type", media_type),
+                (b"content-length", b"%d" % len(data)),
+                *headers,
+            ],
+        }
+    )
+    await send({"type": "http.response.body", "body": data})

@@ -1,0 +1,203 @@
+"""What is written and what became of it: updates, events and names, as documented handlers.
+
+``POST /update-score`` is answered before the framework (``app.py``); its handler here calls the same
+function, so that it is documented like the others and works the same when reached another way. Bodies are
+read and parsed strictly by us; ``docs.py`` adds them to the documentation.
+"""
+
+from __future__ import annotations
+
+import secrets
+import unicodedata
+from typing import Annotated, Any
+from uuid import UUID
+
+import msgspec
+from litestar import Request, Response, get, post, put
+from litestar.handlers import HTTPRouteHandler
+from litestar.openapi.datastructures import ResponseSpec
+from litestar.params import FromPath, HeaderParameter
+from msgspec import Meta, Struct
+
+from scoreboard.api.responses import problems
+from scoreboard.api.services import Services
+from scoreboard.api.update_score import (
+    BATCH_BYTES,
+    BODY_BYTES,
+    Accepted,
+    parse,
+    parse_all,
+    read_body,
+    wait_of,
+)
+from scoreboard.auth.policy import insufficient
+from scoreboard.errors import Problem
+from scoreboard.model import (
+    NAME_CHARACTERS,
+    Outcome,
+    Rename,
+    Scope,
+    flaw_of_name,
+    flaw_of_user_id,
+    text_of_time,
+)
+
+SHAPE = ("malformed_json", "invalid_field", "unknown_field", "payload_too_large", "unsupported_media_type")
+WHO = ("missing_token", "invalid_token", "token_expired")
+QUEUE = ("queue_full", "unavailable")
+Prefer = Annotated[
+    str | None,
+    HeaderParameter(name="Prefer", description="`wait=N`: answer when applied, at most N seconds later."),
+]
+
+
+class Results(Struct, frozen=True):
+    """One answer for each update, in their order."""
+
+    results: list[dict[str, Any]]
+
+
+class EventState(Struct, frozen=True, rename="camel", omit_defaults=True):
+    """What became of an event."""
+
+    event_id: str
+    status: str
+    user_id: str
+    points: int | None = None
+    boards: list[str] | None = None
+    at: str | None = None
+    """Time of acceptance."""
+    reason: str | None = None
+
+
+class Profile(Struct, frozen=True, forbid_unknown_fields=True):
+    """What a user is shown as."""
+
+    name: Annotated[str, Meta(min_length=1, max_length=NAME_CHARACTERS)]
+
+
+class Renamed(Struct, frozen=True, rename="camel"):
+    """202: the name is synced to disk and will be shown."""
+
+    status: str
+    user_id: str
+    name: str
+
+
+_profile = msgspec.json.Decoder(Profile)
+
+
+def routes(services: Services) -> list[HTTPRouteHandler]:
+    """The handlers. They need the services of a process that accepts."""
+    auth, door, commit, outcomes = services.auth, services.door, services.commit, services.outcomes
+    if auth is None or door is None or commit is None or outcomes is None:
+        return []
+
+    async def body_of(request: Request[Any, Any, Any], limit: int) -> bytes:
+        headers = dict(request.scope["headers"])
+        return await read_body(headers, request.receive, limit)
+
+    @post(
+        "/update-score",
+        status_code=202,
+        summary="Report a completed action",
+        responses={
+            200: ResponseSpec(
+                Outcome, generate_examples=False, description="With `Prefer: wait`: what became of it"
+            ),
+            **problems(
+                *(
+                    *SHAPE,
+                    *WHO,
+                    "insufficient_scope",
+                    "user_mismatch",
+                    "action_not_allowed",
+                    "unknown_action",
+                    *QUEUE,
+                )
+            ),
+        },
+    )
+    async def update_score(
+        request: Request[Any, Any, Any],
+        prefer: Prefer = None,
+    ) -> Response[Accepted | Outcome]:
+        submission = parse(await body_of(request, BODY_BYTES))
+        principal = await auth.principal(request.headers.get("authorization"))
+        answer = await door.submit(principal, submission, wait_of(prefer or ""))
+        return Response(answer.body, status_code=answer.status)
+
+    @post(
+        "/update-scores",
+        status_code=200,
+        summary="Report up to 1,000 completed actions (services)",
+        responses=problems(*SHAPE, *WHO, "insufficient_scope"),
+    )
+    async def update_scores(request: Request[Any, Any, Any], prefer: Prefer = None) -> Response[Results]:
+        submissions = parse_all(await body_of(request, BATCH_BYTES))
+        principal = await auth.principal(request.headers.get("authorization"))
+        results = await door.submit_all(principal, submissions, wait_of(prefer or ""))
+        return Response({"results": results}, status_code=200)  # type: ignore[arg-type]
+
+    @get(
+        "/events/{event_id:str}",
+        summary="What became of an event",
+        responses=problems(*WHO, "insufficient_scope", "invalid_field", "unknown_event", "unavailable"),
+    )
+    async def show_event(request: Request[Any, Any, Any], event_id: FromPath[str]) -> Response[EventState]:
+        principal = await auth.principal(request.headers.get("authorization"))
+        if principal.kind == "service" and not principal.scopes & {Scope.SCORE_WRITE, Scope.ADMIN}:
+            raise insufficient(Scope.SCORE_WRITE)
+        try:
+            wanted = UUID(event_id)
+        except ValueError as error:
+            raise Problem("invalid_field", "An eventId is a UUID.") from error
+        event = await services.database.event(wanted)
+        if event is not None:
+            state = EventState(
+                event_id=str(wanted),
+                status=event.outcome,
+                user_id=event.user,
+                points=event.points,
+                boards=list(event.boards),
+                at=text_of_time(event.at),
+                reason=event.reason,
+            )
+        else:
+            state = EventState(str(wanted), "accepted", outcomes.accepted(wanted.bytes) or "")
+        if not state.user_id or (principal.kind == "user" and principal.id != state.user_id):
+            # Another user's event is told apart from none by nobody.
+            raise Problem("unknown_event", event_id=str(wanted))
+        return Response(state, headers={"cache-control": "no-store"})
+
+    @put(
+        "/users/{user_id:path}",
+        status_code=202,
+        summary="Choose the name that a user is shown under",
+        responses=problems(*SHAPE, *WHO, "insufficient_scope", "user_mismatch", *QUEUE),
+    )
+    async def name_user(request: Request[Any, Any, Any], user_id: FromPath[str]) -> Response[Renamed]:
+        body = await body_of(request, BODY_BYTES)
+        try:
+            profile = _profile.decode(body)
+        except msgspec.ValidationError as error:
+            code = "unknown_field" if "unknown field" in str(error) else "invalid_field"
+            raise Problem(code, str(error)) from error
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise Problem("malformed_json", str(error)) from error
+        principal = await auth.principal(request.headers.get("authorization"))
+        user = user_id.removeprefix("/")
+        if principal.kind == "user":
+            if principal.id != user:
+                raise Problem("user_mismatch", "The token's subject is not this user.")
+        elif not principal.scopes & {Scope.SCORE_WRITE, Scope.ADMIN}:
+            raise insufficient(Scope.SCORE_WRITE)
+        name = unicodedata.normalize("NFC", profile.name)
+        if flaw := flaw_of_user_id(user):
+            raise Problem("invalid_field", f"The user id {flaw}.")
+        if flaw := flaw_of_name(name):
+            raise Problem("invalid_field", f"name {flaw}.")
+        await commit.accept(Rename(secrets.token_bytes(16), user, name, principal.label))
+        return Response(Renamed("accepted", user, name), status_code=202)
+
+    return [update_score, update_scores, show_event, name_user]

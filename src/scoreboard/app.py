@@ -1,0 +1,296 @@
+"""The wiring: which stages one process runs, and how they are put together. The only such place.
+
+``python -m scoreboard.app ROLE`` runs one role in the foreground until SIGTERM, then drains and exits 0; the
+supervisor starts its children this way. A configuration that is wrong exits with 78 (``EX_CONFIG``): starting
+again would not help.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+import uvloop
+from litestar import Litestar
+from litestar.openapi.config import OpenAPIConfig
+from msgspec import Struct
+from setproctitle import setproctitle
+
+from scoreboard import __version__, demo, logs
+from scoreboard.api import boards, docs, health, pages, problems, updates
+from scoreboard.api import demo as demo_routes
+from scoreboard.api.outcomes import Outcomes
+from scoreboard.api.services import Services
+from scoreboard.api.update_score import UpdateScore
+from scoreboard.auth import Auth
+from scoreboard.auth.keys import Keys
+from scoreboard.auth.policy import Policy
+from scoreboard.auth.tokens import Tokens
+from scoreboard.board import Board
+from scoreboard.config import Config, Environment, environment, load
+from scoreboard.database import Database
+from scoreboard.envelope import Sealer
+from scoreboard.errors import ConfigurationError, LogMismatch, ScoreboardError, Unavailable
+from scoreboard.group_commit import GroupCommit
+from scoreboard.live import Hubs, protocol, raise_file_limit
+from scoreboard.queue import Queue
+from scoreboard.refresh import Refresher
+from scoreboard.worker import Worker, mismatch_in
+
+logger = logging.getLogger(__name__)
+
+EX_CONFIG = 78  # sysexits.h: configuration error
+DRAIN_SECONDS = 8  # how long open requests may take to end; the supervisor kills after 10
+KEEP_ALIVE_SECONDS = 75
+# On every answer. What a page may load is said with the page.
+HEADERS = [("x-content-type-options", "nosniff"), ("referrer-policy", "no-referrer")]
+
+
+class Settings(Struct, frozen=True, kw_only=True):
+    """What a role is started with."""
+
+    config: Config
+    environment: Environment
+    demo: bool = False
+
+
+class Application:
+    """The ASGI application of a process that serves HTTP. The hot route goes before the framework."""
+
+    def __init__(self, services: Services) -> None:
+        self._door = services.door
+        handlers = [
+            *updates.routes(services),
+            *boards.routes(services),
+            *health.routes(services),
+            *demo_routes.routes(services),
+            *docs.routes(),
+            *pages.routes(),
+        ]
+        self._rest = Litestar(
+            handlers,
+            openapi_config=OpenAPIConfig(
+                title="Scoreboard", version=__version__, path="/docs/none", render_plugins=[]
+            ),
+            exception_handlers={Exception: problems.handle},
+            logging_config=None,
+        )
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Answer one request."""
+        door = self._door
+        if door is not None and scope["path"] == "/update-score" and scope["method"] == "POST":
+            await door(scope, receive, send)
+        else:
+            await self._rest(scope, receive, send)
+
+
+class Server(uvicorn.Server):
+    """uvicorn, without its own ideas about signals: a role ends in the order of the flow."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals alone."""
+        yield
+
+
+async def serve(
+    settings: Settings, sock: socket.socket, stop: asyncio.Event, *, api: bool = True, live: bool = True
+) -> None:
+    """Serve HTTP (``api``) or WebSockets (``live``) or both on a listening socket, until ``stop``."""
+    config = settings.config
+    raise_file_limit()
+    async with AsyncExitStack() as stack:
+        database = await stack.enter_async_context(Database.open(settings.environment.database))
+        board = Board(settings.environment.board, config)
+        stack.push_async_callback(board.close)
+        hubs = Hubs(config)
+        services = Services(config=config, database=database, board=board, hubs=hubs, demo=settings.demo)
+        tasks = await stack.enter_async_context(asyncio.TaskGroup())
+        owned = [tasks.create_task(hubs.follow(board.frames(list(config.boards))), name="follow the boards")]
+        if api:
+            services = await _accepting(settings, services, stack, tasks, owned)
+        server = Server(
+            uvicorn.Config(
+                Application(services),
+                ws=protocol(hubs) if live else "none",  # type: ignore[arg-type]  # a factory will do
+                http="httptools",
+                loop="none",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                headers=HEADERS,
+                proxy_headers=bool(config.web.trusted_proxies),
+                forwarded_allow_ips=list(config.web.trusted_proxies),
+                timeout_keep_alive=KEEP_ALIVE_SECONDS,
+                timeout_graceful_shutdown=DRAIN_SECONDS,
+            )
+        )
+
+        async def end() -> None:
+            await stop.wait()
+            server.should_exit = True
+
+        owned.append(tasks.create_task(end(), name="end"))
+        await server.serve(sockets=[sock])
+        # No request is open any more. What was accepted has been answered; the rest may go.
+        if services.commit is not None:
+            await services.commit.drain()
+        for task in owned:
+            task.cancel()
+        hubs.close()
+
+
+async def _accepting(
+    settings: Settings,
+    services: Services,
+    stack: AsyncExitStack,
+    tasks: asyncio.TaskGroup,
+    owned: list[asyncio.Task[None]],
+) -> Services:
+    """The services of a process that also accepts updates."""
+    config, database = settings.config, services.database
+    secret = secret_of(settings)
+    queue = await stack.enter_async_context(Queue.open(settings.environment.queue, config.namespace, "api"))
+    await ensure_log(queue, config)
+    try:
+        await database.migrate()
+    except Unavailable as error:
+        logger.warning("the database is away: %s", error)
+    outcomes = Outcomes()
+    sealer = Sealer(secret, settings.environment.secret_previous)
+    commit = GroupCommit(
+        queue,
+        sealer,
+        partitions=config.queue.partitions,
+        catalogue=config.catalogue,
+        inbox=await queue.listen(outcomes.take),
+    )
+    keys = Keys(database)
+    auth = Auth(Tokens(config, settings.environment), keys)
+    owned.append(tasks.create_task(commit.run(), name="group commit"))
+    owned.append(tasks.create_task(keys.run(), name="revocations"))
+    return Services(
+        config=config,
+        database=database,
+        board=services.board,
+        hubs=services.hubs,
+        auth=auth,
+        door=UpdateScore(auth, Policy(config), commit, outcomes),
+        commit=commit,
+        outcomes=outcomes,
+        queue=queue,
+        secret=secret,
+        demo=settings.demo,
+    )
+
+
+async def work(settings: Settings, stop: asyncio.Event) -> None:
+    """Apply the log, until ``stop``.
+
+    Raises:
+        LogMismatch: the log is not the one that the database has been reading.
+    """
+    config = settings.config
+    async with AsyncExitStack() as stack:
+        database = await stack.enter_async_context(Database.open(settings.environment.database))
+        queue = await stack.enter_async_context(
+            Queue.open(settings.environment.queue, config.namespace, "worker")
+        )
+        await ensure_log(queue, config)
+        await database.migrate()
+        board = Board(settings.environment.board, config)
+        stack.push_async_callback(board.close)
+        refresher = Refresher(config, database, board, queue)
+        sealer = Sealer(secret_of(settings), settings.environment.secret_previous)
+        worker = Worker(config, settings.environment.database, queue, sealer, refresher)
+
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                applying = [
+                    tasks.create_task(refresher.run(), name="refresh the boards"),
+                    tasks.create_task(worker.run(), name="apply the log"),
+                ]
+                await stop.wait()
+                for task in applying:
+                    task.cancel()
+        except BaseExceptionGroup as group:
+            raise mismatch_in(group) or group from None
+
+
+async def ensure_log(queue: Queue, config: Config) -> None:
+    """Make the log if there is none."""
+    settings = config.queue
+    await queue.ensure(
+        partitions=settings.partitions, max_bytes=settings.max_bytes, replicas=settings.replicas
+    )
+
+
+def secret_of(settings: Settings) -> str:
+    """The deployment's secret. Raises ``ConfigurationError`` if it is not set."""
+    if settings.environment.secret is None:
+        msg = (
+            "SCOREBOARD_SECRET is not set; all roles of a deployment need the same one: openssl rand -hex 32"
+        )
+        raise ConfigurationError(msg)
+    return settings.environment.secret
+
+
+def run_role(role: str, settings: Settings, sock: socket.socket | None = None, url: str = "") -> None:
+    """Run one role in this process until SIGTERM or SIGINT."""
+    setproctitle(f"scoreboard {role}")
+
+    async def run() -> None:
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        if role == "worker":
+            await work(settings, stop)
+        elif role == "demo":
+            await demo.play(settings.environment.database, url, stop)
+        else:
+            assert sock is not None  # noqa: S101  every caller made it
+            await serve(settings, sock, stop, api="api" in role, live="live" in role)
+
+    uvloop.run(run())
+
+
+def main() -> None:
+    """Run as a child of the supervisor."""
+    parser = argparse.ArgumentParser(prog="python -m scoreboard.app")
+    parser.add_argument("role", choices=["api+live", "worker", "demo"])
+    parser.add_argument("--fd", type=int, help="an inherited listening socket")
+    parser.add_argument("--url", default="", help="where the api is (demo)")
+    parser.add_argument("--demo", action="store_true")
+    arguments = parser.parse_args()
+    logs.set_up()
+    try:
+        outer = environment()
+        config = demo.CONFIG if arguments.demo or arguments.role == "demo" else load(_path(outer))
+        settings = Settings(config=config, environment=outer, demo=arguments.demo)
+        sock = None if arguments.fd is None else socket.socket(fileno=arguments.fd)
+        run_role(arguments.role, settings, sock, arguments.url)
+    except (ConfigurationError, LogMismatch) as error:
+        logger.critical("%s", error)
+        sys.exit(EX_CONFIG)
+    except ScoreboardError as error:
+        logger.error("%s", error)
+        sys.exit(1)
+
+
+def _path(outer: Environment) -> Path | None:
+    return Path(outer.config) if outer.config else None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,87 @@
+-- What is read of a board at one moment. ARGV: 1 shape, 2 mode, 3 question, then:
+--
+-- page     4 how many, 5 score and 6 member after which it begins (both empty: at the top)
+--          answers epoch, seq, at (the last change), total, entries before it, rank of its first line, members
+--          and the scores that the ranking has for them, the users' values
+-- around   4 user, 5 neighbours on each side
+--          answers the user's place, place and rank of the first line, the value of the nearest user with a
+--          strictly better score ('' without one), members, values; false without an entry
+-- ranks    users
+--          answers value ('' without one), rank, value, rank, ...
+--
+-- Answers false if there is no board of this shape.
+
+local found = redis.call('HMGET', meta, 'generation', 'shape', 'epoch', 'seq', 'at')
+local generation = found[1]
+if not generation or found[2] ~= shape then return false end
+local ranking, users = keys_of(generation)
+
+-- Does a come after b? Byte by byte, as in the sorted set: Lua's own "<" follows the server's locale.
+local function follows(a, b)
+  for i = 1, math.min(#a, #b) do
+    local x, y = string.byte(a, i), string.byte(b, i)
+    if x ~= y then return x > y end
+  end
+  return #a > #b
+end
+
+-- How many entries stand at or before (score, member), be there still one or not.
+local function count_upto(score, member)
+  local key = key_of(score)
+  local low = redis.call('ZCOUNT', ranking, '-inf', '(' .. key)
+  local high = redis.call('ZCOUNT', ranking, '-inf', key)
+  while low < high do
+    local middle = math.floor((low + high) / 2)
+    if follows(redis.call('ZRANGE', ranking, middle, middle)[1], member) then
+      high = middle
+    else
+      low = middle + 1
+    end
+  end
+  return low
+end
+
+local function first_rank(members, values)
+  local reached, score = entry(values[1])
+  return reached and rank_of(generation, members[1], score) or 0
+end
+
+local function page(limit, score, member)
+  local before = score == '' and 0 or count_upto(score, member)
+  local scored = redis.call('ZRANGE', ranking, before, before + limit - 1, 'WITHSCORES')
+  local members = {}
+  for i = 1, #scored, 2 do members[#members + 1] = scored[i] end
+  local values = values_of(users, members)
+  local total = redis.call('ZCARD', ranking)
+  return {found[3], found[4], found[5], total, before, first_rank(members, values), scored, values}
+end
+
+local function around(user, neighbours)
+  local reached, score = entry(redis.call('HGET', users, user))
+  local place = reached and redis.call('ZRANK', ranking, reached .. user)
+  if not place then return false end
+  local first = math.max(place - neighbours, 0)
+  local members = redis.call('ZRANGE', ranking, first, place + neighbours)
+  local values = values_of(users, members)
+  local better = redis.call('ZCOUNT', ranking, '-inf', '(' .. key_of(score))
+  local nearest = ''
+  if better > 0 then
+    nearest = values_of(users, redis.call('ZRANGE', ranking, better - 1, better - 1))[1] or ''
+  end
+  return {place, first, first_rank(members, values), nearest, members, values}
+end
+
+local function ranks()
+  local answer = {}
+  for i = 4, #ARGV do
+    local value = redis.call('HGET', users, ARGV[i])
+    local reached, score = entry(value)
+    answer[#answer + 1] = reached and value or ''
+    answer[#answer + 1] = reached and rank_of(generation, reached .. ARGV[i], score) or 0
+  end
+  return answer
+end
+
+if ARGV[3] == 'page' then return page(tonumber(ARGV[4]), ARGV[5], ARGV[6]) end
+if ARGV[3] == 'around' then return around(ARGV[4], tonumber(ARGV[5])) end
+return ranks()

@@ -1,0 +1,180 @@
+"""What is shown of a board: frames, pages, one user's surroundings, ranks. Never writes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Iterable, Sequence
+from typing import Any
+
+from scoreboard.board import form
+from scoreboard.board.comparing import Comparing, Difference, Walked
+from scoreboard.board.server import Server
+from scoreboard.board.watching import watch
+from scoreboard.config import Config
+from scoreboard.model import Around, Frame, Row
+
+logger = logging.getLogger(__name__)
+
+PAGE_LINES = 1_000  # lines a page at most: one bulk command's bound in the script, and a few ms of the server
+NEIGHBOURS = 2  # lines above and below one's own
+RANKS_USERS = 1_000  # users a script call: about 3 ms of the server, so that no call keeps it long
+
+
+class Reader:
+    """All boards of one deployment, to be read.
+
+    A board that has not been built, or was built in another form, reads as ``None`` until it is rebuilt; its
+    last frame stays. All methods raise ``BoardUnavailable`` when the server does not answer, ``KeyError`` for
+    a board that the configuration does not have.
+    """
+
+    def __init__(self, url: str, config: Config) -> None:
+        self._server = Server(url)
+        self._specs = form.specs(config, self._server.number)
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._server.close()
+
+    async def frame(self, board: str) -> Frame | None:
+        """The newest frame, the same for all who ask until the visible top changes."""
+        spec = self._specs[board]
+        (raw,) = await self._server.fields([spec.meta], "frame")
+        return None if raw is None else form.frame(spec, raw)
+
+    def frames(self, boards: Iterable[str]) -> AsyncIterator[Frame]:
+        """The newest frame of each board, then each new one, for ever; silent while the server is away.
+
+        What pub/sub loses is read a second later. Close the iterator (``aclosing``) to end it.
+        """
+        return watch(self._server, [self._specs[board] for board in boards])
+
+    async def page(self, board: str, *, limit: int, after: str | None = None) -> form.Page | None:
+        """Up to ``limit`` (1 to ``PAGE_LINES``) lines as they are now, best first.
+
+        ``after`` is the ``next`` of an earlier page. It stands for a place in the order, not for a number of
+        lines, so that nobody is skipped or shown twice because somebody else moved.
+
+        Raises:
+            ValueError: the cursor is malformed or another board's, or the limit out of range.
+        """
+        if not 1 <= limit <= PAGE_LINES:
+            raise ValueError(f"the limit must be 1 to {PAGE_LINES}")
+        spec = self._specs[board]
+        answer = await self._page(spec, limit, None if after is None else form.place_of(board, after))
+        if answer is None:
+            return None
+        epoch, seq, at, total, before, rank, scored, values = answer
+        entries = form.entries(scored[::2], values)
+        shown = form.lines(spec.mode, entries, before=before, rank=rank)
+        last = entries[-1] if entries and before + len(entries) < total else None
+        return form.Page(
+            board=board,
+            epoch=epoch.decode(),
+            seq=int(seq),
+            at=at.decode(),
+            total=total,
+            top=shown,
+            next=None if last is None else form.cursor(board, last),
+        )
+
+    async def around(self, board: str, user: str) -> Around | None:
+        """A user's line with two neighbours on each side, all of one moment; ``None`` without an entry.
+
+        ``to_next`` is explained at ``form.to_next``.
+        """
+        spec = self._specs[board]
+        answer = await self._read(spec, "around", user, NEIGHBOURS)
+        if answer is None:
+            return None
+        place, first, rank, nearest, members, values = answer
+        entries = form.entries(members, values)
+        if None in entries:
+            logger.error("a board is damaged; `scoreboard verify` says how", extra={"board": board})
+            return None
+        shown = form.lines(spec.mode, entries, before=first, rank=rank)
+        own = place - first
+        line, above, better = shown[own], shown[:own], form.entry("", nearest)
+        return Around(
+            board=board,
+            user_id=user,
+            name=line.name,
+            rank=line.rank,
+            score=line.score,
+            to_next=form.to_next(
+                spec, line.score, above[-1].score if above else None, better.score if better else None
+            ),
+            above=above,
+            below=shown[own + 1 :],
+        )
+
+    async def ranks(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[int | None, int | None]]:
+        """(score, displayed rank) for each (board, user), in one round trip; ``None`` without an entry."""
+        places: dict[str, list[int]] = {}
+        for n, (board, _) in enumerate(pairs):
+            places.setdefault(board, []).append(n)
+        parts = [
+            (board, numbers[start : start + RANKS_USERS])
+            for board, numbers in places.items()
+            for start in range(0, len(numbers), RANKS_USERS)
+        ]
+        answers = await self._server.run(
+            self._server.read,
+            [
+                self._call(self._specs[board], "ranks", *(pairs[n][1] for n in numbers))
+                for board, numbers in parts
+            ],
+        )
+        found: list[tuple[int | None, int | None]] = [(None, None)] * len(pairs)
+        for (_, numbers), answer in zip(parts, answers, strict=True):
+            for n, value, rank in zip(numbers, answer[::2], answer[1::2], strict=True) if answer else ():
+                one = form.entry(pairs[n][1], value)
+                if one is not None:
+                    found[n] = (one.score, rank or None)
+        return found
+
+    async def compare(self, board: str, rows: AsyncIterator[Sequence[Row]]) -> list[Difference]:
+        """What differs between the board and all rows of the database; ``DIFFERENCES`` or so at most.
+
+        Args:
+            board: its name.
+            rows: all of the board's rows, best first. Hidden users come with ``score`` ``None`` or not at
+                all: either way they may have no entry.
+        """
+        spec = self._specs[board]
+        comparing = Comparing(spec, self._walk(spec))
+        try:
+            await comparing.run(rows)
+        finally:
+            await comparing.close()
+        if comparing.built:
+            comparing.check_frame(await self.frame(board), await self.page(board, limit=spec.top))
+        return comparing.found
+
+    async def _walk(self, spec: form.Spec) -> AsyncIterator[list[Walked]]:
+        """All entries, best first, in chunks. An empty board gives one chunk of nothing, no board none."""
+        place: tuple[int, str] | None = None
+        while (answer := await self._page(spec, PAGE_LINES, place)) is not None:
+            rank, scored, values = answer[-3:]
+            chunk = []
+            for member, score, value in zip(scored[::2], scored[1::2], values, strict=True):
+                user = form.user_of(member)
+                key = int(float(score))  # a double may be printed as 1e+15
+                chunk.append(Walked(key, int(member[: form.WIDTH]), user, form.entry(user, value), rank))
+            yield chunk
+            if len(chunk) < PAGE_LINES:
+                return
+            place = spec.key_of(chunk[-1].key), form.member_of(chunk[-1].reached, chunk[-1].user)
+
+    async def _page(self, spec: form.Spec, limit: int, place: tuple[int, str] | None) -> Any:
+        score, member = ("", "") if place is None else place
+        return await self._read(spec, "page", limit, score, member)
+
+    async def _read(self, spec: form.Spec, question: str, *arguments: str | int) -> Any:
+        (answer,) = await self._server.run(self._server.read, [self._call(spec, question, *arguments)])
+        return answer
+
+    @staticmethod
+    def _call(spec: form.Spec, *arguments: str | int) -> tuple[str, list[str | int]]:
+        """A script's key and arguments; all scripts begin alike."""
+        return spec.meta, [spec.shape, spec.mode, *arguments]

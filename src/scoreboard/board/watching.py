@@ -1,0 +1,102 @@
+"""Following the frames of some boards: what is stored at first, then what is published.
+
+Pub/sub is quick and may lose: a message to a connection that just broke is gone. So whoever has been silent
+for a second is read. A frame that only reading brought means that the subscription is not to be trusted, and
+it is made anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import aclosing
+
+from scoreboard.board import form
+from scoreboard.board.server import Server
+from scoreboard.errors import BoardUnavailable
+from scoreboard.model import Frame
+
+logger = logging.getLogger(__name__)
+
+CHECK_SECONDS = 1.0  # a lost message is repaired after this long at the latest
+AGAIN_SECONDS = (0.1, 2.0)  # back-off while the server is away: first, longest
+EPOCHS = 8  # that were left and may still arrive late; an epoch changes once in a rebuild
+
+
+class _Seen:
+    """What has been yielded of one board."""
+
+    def __init__(self) -> None:
+        self.epoch, self.seq = "", 0
+        self._left: deque[str] = deque(maxlen=EPOCHS)
+
+    def take(self, frame: Frame) -> bool:
+        """Is this frame newer than all before? A message may come after a read that overtook it."""
+        if frame.epoch == self.epoch:
+            newer = frame.seq > self.seq
+        else:
+            newer = frame.epoch not in self._left
+            if newer:
+                self._left.append(self.epoch)
+        if newer:
+            self.epoch, self.seq = frame.epoch, frame.seq
+        return newer
+
+
+async def watch(server: Server, specs: Sequence[form.Spec]) -> AsyncIterator[Frame]:
+    """Every new frame of these boards, for ever."""
+    seen = {spec.board: _Seen() for spec in specs}
+    pause, longest = AGAIN_SECONDS
+    away = False
+    while True:
+        try:
+            async with aclosing(_follow(server, specs, seen)) as frames:
+                async for frame in frames:
+                    if away:
+                        logger.info("the board is back")
+                    away, pause = False, AGAIN_SECONDS[0]
+                    if frame is not None:
+                        yield frame
+        except BoardUnavailable as error:
+            if not away:
+                logger.warning("no new frames for now: %s", error)
+            away = True
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, longest)
+
+
+async def _follow(
+    server: Server, specs: Sequence[form.Spec], seen: Mapping[str, _Seen]
+) -> AsyncGenerator[Frame | None]:
+    """The frames of one subscription, ``None`` after each reading; ends when it lost one."""
+    names = {spec.channel.encode(): spec for spec in specs}
+    loop = asyncio.get_running_loop()
+    async with server.subscribed([spec.channel for spec in specs]) as subscription:
+        silent = list(specs)
+        new = True
+        while True:
+            lost = False
+            stored = await server.fields([spec.meta for spec in silent], "frame")
+            for spec, raw in zip(silent, stored, strict=True):
+                frame = None if raw is None else form.frame(spec, raw)
+                if frame is not None and seen[spec.board].take(frame):
+                    lost = True
+                    yield frame
+            yield None
+            if lost and not new:
+                return
+            new = False
+            heard: set[str] = set()
+            due = loop.time() + CHECK_SECONDS
+            while (left := due - loop.time()) > 0:
+                message = await subscription.get_message(timeout=left)
+                if message is None or message["type"] != "message":
+                    continue
+                spec = names[message["channel"]]
+                heard.add(spec.board)
+                frame = form.frame(spec, message["data"])
+                if seen[spec.board].take(frame):
+                    yield frame
+            silent = [spec for spec in specs if spec.board not in heard]

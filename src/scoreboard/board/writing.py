@@ -1,0 +1,200 @@
+"""What the worker does to the boards: apply, catch up, rebuild."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Any
+
+from msgspec import Struct
+
+from scoreboard.board import form
+from scoreboard.board.reading import Reader
+from scoreboard.board.server import BoardBehind
+from scoreboard.config import Config
+from scoreboard.errors import BoardUnavailable
+from scoreboard.model import Row, text_of_time
+
+CHUNK_ROWS = 1_000  # rows a script call where nobody waits for all at once: keeps the server about 10 ms
+LEASE_MILLISECONDS = 15_000  # a rebuild that has not moved for this long is dead; longer than any chunk takes
+
+Ranks = dict[str, tuple[int | None, int | None]]
+"""For each wanted user the displayed rank before and after; ``None`` without an entry or a board."""
+
+
+class Batch(Struct, frozen=True):
+    """What a worker applied to one board in one transaction of the database."""
+
+    board: str
+    rows: Sequence[Row]
+    partition: int
+    expect: int | None
+    """Where the board must be (``upto``) for this batch to be what comes next; ``None``: anywhere."""
+    upto: int
+    """Where it is then: the ``accept_no`` up to which this partition has been written."""
+    wanted: Collection[str] = ()
+
+
+class Board(Reader):
+    """All boards of one deployment.
+
+    Set ``database`` to the identity of the database that they follow before anything is written.
+    """
+
+    def __init__(self, url: str, config: Config, database: str = "") -> None:
+        super().__init__(url, config)
+        self.database = database
+
+    async def position(self, board: str) -> dict[int, int] | None:
+        """How far each partition has been written to the board that is shown.
+
+        ``None``: there is none, or it follows another database or has another form. It must be rebuilt; while
+        that is under way it stays ``None``, and ``apply`` works.
+        """
+        spec = self._specs[board]
+        meta = await self._server.whole(spec.meta)
+        followed = (meta.get("database"), meta.get("shape")) == (self.database.encode(), spec.shape.encode())
+        if "generation" not in meta or not followed:
+            return None
+        return {
+            int(field.removeprefix("upto:")): int(value)
+            for field, value in meta.items()
+            if field.startswith("upto:")
+        }
+
+    async def apply(self, batches: Sequence[Batch]) -> list[Ranks | BoardUnavailable]:
+        """Write some batches in one round trip, each all or nothing, in this order.
+
+        Each answers its wanted users' ranks, or why it could not be written: ``BoardBehind`` if its board was
+        not where it should be (nothing was changed then), else ``BoardUnavailable`` (it may have been).
+        """
+        at = _now()
+        try:
+            answers = await self._server.run_each(
+                self._server.apply, [self._batch(batch, at=at) for batch in batches]
+            )
+        except BoardUnavailable as error:
+            return [error] * len(batches)
+        return [_ranks(batch, answer) for batch, answer in zip(batches, answers, strict=True)]
+
+    async def catch_up(self, board: str, rows: Sequence[Row], *, partition: int, upto: int) -> None:
+        """Write the current rows of all that changed since the board's position; then it is at ``upto``.
+
+        The board gets a new epoch and shows its frame, whether or not anything changed. That and ``upto``
+        come with the last chunk, so that an interrupted catching up has promised nothing.
+
+        Raises:
+            BoardBehind: there is no board, or the server lost a chunk meanwhile.
+        """
+        token = secrets.token_hex(4)
+        parts = form.chunks(rows, CHUNK_ROWS)
+        for n, part in enumerate(parts):
+            last = n == len(parts) - 1
+            call = self._batch(
+                Batch(board, part, partition, None, upto),
+                at=_now() if last else "",
+                upto=last,
+                epoch=_epoch() if last else "",
+                have=f"{token}:{n}" if n else "",
+                then="" if last else f"{token}:{n + 1}",
+            )
+            (answer,) = await self._server.run(self._server.apply, [call])
+            if answer is None:
+                raise BoardBehind
+
+    async def rebuild(
+        self,
+        board: str,
+        *,
+        upto: Mapping[int, int],
+        rows: AsyncIterator[Sequence[Row]],
+        progress: Callable[[int], None] | None = None,
+    ) -> int | None:
+        """Build the board anew from the database; until it is done the old one stays, if there is one.
+
+        Updates go on meanwhile, to both. None falls between: they are written to what is being built from
+        before the snapshot is taken, and by version it does not matter what comes first.
+
+        Args:
+            board: its name.
+            upto: how far the database had applied each partition, read *before* this call.
+            rows: all rows of the board, from one snapshot that is taken at the first step of the iteration.
+            progress: called with the number of rows written so far.
+
+        Returns:
+            How many rows were written; ``None`` if another rebuild of this board is under way.
+
+        Raises:
+            BoardBehind: what was being built is no longer there. Begin again.
+        """
+        spec, generation, count, loaded = self._specs[board], secrets.token_hex(8), 0, 0
+
+        async def step(name: str, *arguments: str | int) -> bool:
+            call = self._call(spec, name, generation, *arguments)
+            (answer,) = await self._server.run(self._server.rebuild, [call])
+            return bool(answer)
+
+        positions = [text for number, at in upto.items() for text in (str(number), form.version(at))]
+        try:
+            if not await step("begin", self.database, LEASE_MILLISECONDS, *positions):
+                return None
+            async for chunk in rows:
+                for part in form.chunks(chunk, CHUNK_ROWS):
+                    if not await step("load", loaded, LEASE_MILLISECONDS, *form.arguments(part)):
+                        raise BoardBehind
+                    loaded += 1
+                    count += len(part)
+                    if progress is not None:
+                        progress(count)
+            if not await step("swap", loaded, _epoch(), _now(), spec.top, spec.channel):
+                raise BoardBehind
+        except BaseException:
+            with suppress(BoardUnavailable):  # else its lease ends by itself
+                await step("abandon")
+            raise
+        finally:
+            if isinstance(rows, AsyncGenerator):
+                await rows.aclose()
+        return count
+
+    def _batch(
+        self, batch: Batch, *, at: str, upto: bool = True, epoch: str = "", have: str = "", then: str = ""
+    ) -> tuple[str, list[str | int]]:
+        """The call of apply.lua, its arguments in its order."""
+        spec = self._specs[batch.board]
+        return self._call(
+            spec,
+            self.database,
+            spec.channel,
+            at,
+            spec.top,
+            batch.partition,
+            "" if batch.expect is None else form.version(batch.expect),
+            form.version(batch.upto) if upto else "",
+            epoch,
+            have,
+            then,
+            LEASE_MILLISECONDS,
+            len(batch.wanted),
+            *batch.wanted,
+            *form.arguments(batch.rows),
+        )
+
+
+def _ranks(batch: Batch, answer: Any) -> Ranks | BoardUnavailable:
+    if isinstance(answer, BoardUnavailable):
+        return answer
+    if answer is None:
+        return BoardBehind()
+    pairs = zip(batch.wanted, answer[::2], answer[1::2], strict=True)
+    return {user: (before or None, after or None) for user, before, after in pairs}
+
+
+def _now() -> str:
+    return text_of_time(datetime.now(UTC))
+
+
+def _epoch() -> str:
+    return secrets.token_hex(4)

@@ -1,0 +1,254 @@
+"""The database: ledger, totals and cursor (PostgreSQL). The truth, of which the board is a picture.
+
+In come reads of events, users, keys and board rows; the applying transaction itself is in ``ledger.py``.
+Out go values of the model. Driver exceptions leave this module as ``DatabaseUnavailable`` only.
+It must never change a row of ``events``, nor a total without the event that explains it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+import asyncpg
+
+from scoreboard import sql
+from scoreboard.errors import DatabaseUnavailable
+from scoreboard.model import Row
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from asyncpg.pool import PoolConnectionProxy
+
+    Connection = asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]
+
+logger = logging.getLogger(__name__)
+
+STATEMENTS = sql.statements()
+POOL_SIZE = 4  # connections a process for reads that people wait for; the worker has one of its own
+CONNECT_SECONDS = 5.0
+ANSWER_SECONDS = 10.0  # a read that takes longer is given up; nothing here is meant to
+# An applying session that says nothing for this long is ended by the server: a stopped worker loses its lock
+# to a living one, and the cursor fences what it may still try.
+SILENCE_MILLISECONDS = 4_000
+CHUNK_ROWS = 1_000  # rows a step when a board is read whole: bounds memory, and how long Redis is kept busy
+LOCK_CLASS = 0x5C0E  # our advisory locks among others' in the same database
+MIGRATION_LOCK = -1
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Driver exceptions as ours: what may heal is ``DatabaseUnavailable``; a fault of ours stays."""
+    try:
+        yield
+    except (OSError, TimeoutError, asyncpg.InterfaceError) as error:
+        raise DatabaseUnavailable(f"The database does not answer: {error!r}") from error
+    except asyncpg.PostgresError as error:
+        # Classes of SQLSTATE that pass: connection, transaction rollback, resources, operator intervention,
+        # system error (PostgreSQL's documentation, appendix A).
+        if (error.sqlstate or "")[:2] in ("08", "25", "40", "53", "55", "57", "58", "XX", "28", "3D"):
+            raise DatabaseUnavailable(f"The database does not answer: {error}") from error
+        raise
+
+
+async def connect(url: str, *, applying: bool = False) -> asyncpg.Connection[asyncpg.Record]:
+    """One connection. An ``applying`` one is the worker's: its silence ends its lock.
+
+    Raises:
+        DatabaseUnavailable: it cannot be reached or refuses us.
+    """
+    settings = {"application_name": "scoreboard", "jit": "off", "synchronous_commit": "on", "timezone": "UTC"}
+    if applying:
+        settings |= {
+            "application_name": "scoreboard worker",
+            "idle_session_timeout": str(SILENCE_MILLISECONDS),
+            "idle_in_transaction_session_timeout": str(SILENCE_MILLISECONDS),
+        }
+    with translated():
+        return await asyncpg.connect(
+            url, timeout=CONNECT_SECONDS, command_timeout=ANSWER_SECONDS, server_settings=settings
+        )
+
+
+async def migrate(connection: Connection) -> None:
+    """Bring the schema up to this version: numbered SQL, forward only, one at a time however many ask."""
+    with translated():
+        await connection.execute("SELECT pg_advisory_lock($1, $2)", LOCK_CLASS, MIGRATION_LOCK)
+        try:
+            await connection.execute(
+                "CREATE TABLE IF NOT EXISTS migrations (number integer PRIMARY KEY, at timestamptz NOT NULL)"
+            )
+            done = {row[0] for row in await connection.fetch("SELECT number FROM migrations")}
+            for number, statements in sql.migrations():
+                if number not in done:
+                    async with connection.transaction():
+                        await connection.execute(statements)
+                        await connection.execute("INSERT INTO migrations VALUES ($1, now())", number)
+                    logger.info("database migrated", extra={"migration": number})
+        finally:
+            await connection.execute("SELECT pg_advisory_unlock($1, $2)", LOCK_CLASS, MIGRATION_LOCK)
+
+
+class Event:
+    """One row of the ledger as ``GET /events/{eventId}`` shows it."""
+
+    __slots__ = ("at", "boards", "event_id", "outcome", "points", "reason", "user")
+
+    def __init__(self, row: asyncpg.Record) -> None:
+        self.event_id, self.user, self.outcome, self.reason, self.points, self.boards, self.at = row
+
+
+class Database:
+    """Reads, keys and board rows, through a small pool. Open it with ``Database.open(url)``."""
+
+    def __init__(self, pool: asyncpg.Pool[asyncpg.Record]) -> None:
+        self._pool = pool
+        self._identity: str | None = None
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, url: str) -> AsyncIterator[Database]:
+        """A database for as long as the block runs. It need not be reachable yet."""
+        pool = asyncpg.create_pool(
+            url,
+            min_size=0,
+            max_size=POOL_SIZE,
+            timeout=CONNECT_SECONDS,
+            command_timeout=ANSWER_SECONDS,
+            server_settings={"application_name": "scoreboard", "jit": "off", "timezone": "UTC"},
+        )
+        # With min_size=0 nothing is connected here: a role starts, and accepts, with the database away.
+        async with pool:
+            yield cls(pool)
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[Connection]:
+        with translated():
+            async with self._pool.acquire(timeout=CONNECT_SECONDS) as connection:
+                yield connection
+
+    async def identity(self) -> str:
+        """Which database this is: a UUID in text, the same for ever."""
+        if self._identity is None:
+            async with self._connection() as connection:
+                self._identity = await connection.fetchval(STATEMENTS["identity"])
+        assert self._identity is not None  # noqa: S101  the migration put the row there
+        return self._identity
+
+    async def migrate(self) -> None:
+        """Bring the schema up to this version."""
+        async with self._connection() as connection:
+            await migrate(connection)
+
+    async def positions(self) -> dict[int, int]:
+        """How far each partition of the log has been applied: stream sequences."""
+        async with self._connection() as connection:
+            return dict(await connection.fetch(STATEMENTS["positions"]))  # type: ignore[arg-type]
+
+    async def event(self, event_id: UUID) -> Event | None:
+        """One event of the ledger, or ``None``."""
+        async with self._connection() as connection:
+            row = await connection.fetchrow(STATEMENTS["event"], event_id)
+        return None if row is None else Event(row)
+
+    async def user(self, user: str, boards: list[str]) -> tuple[str | None, bool] | None:
+        """A user's (name, hidden); ``None`` if neither a name nor a score on these boards is known."""
+        async with self._connection() as connection:
+            row = await connection.fetchrow(STATEMENTS["user"], user, boards)
+        return None if row is None else (row["name"], row["hidden"])
+
+    async def changed_rows(self, board: str, after: int) -> list[Row]:
+        """The current rows of a board whose users the log touched after ``after`` (an ``accept_no``)."""
+        async with self._connection() as connection:
+            return _rows(board, await connection.fetch(STATEMENTS["changed_rows"], board, after, timeout=60))
+
+    async def all_rows(self, board: str, *, ordered: str | None = None) -> AsyncIterator[list[Row]]:
+        """All rows of a board from one snapshot, in chunks. ``ordered``: ``"desc"`` or ``"asc"``, best first.
+
+        The snapshot is taken at the first step of the iteration, not at the call: a rebuild relies on it.
+        """
+        query = STATEMENTS["all_rows"]
+        if ordered is not None:
+            direction = {"desc": "DESC", "asc": "ASC"}[ordered]
+            query += f" ORDER BY s.score {direction}, s.reached, s.user_id"
+        async with self._connection() as connection, connection.transaction(isolation="repeatable_read"):
+            cursor = connection.cursor(query, board, prefetch=CHUNK_ROWS)
+            chunk: list[asyncpg.Record] = []
+            async for row in cursor:
+                chunk.append(row)
+                if len(chunk) == CHUNK_ROWS:
+                    yield _rows(board, chunk)
+                    chunk = []
+            if chunk:
+                yield _rows(board, chunk)
+
+    async def count_rows(self, board: str) -> int:
+        """How many rows a board has."""
+        async with self._connection() as connection:
+            return int(await connection.fetchval(STATEMENTS["count_rows"], board))
+
+    async def keys(self, hashes: Iterable[bytes]) -> dict[bytes, tuple[str, list[str]]]:
+        """Which of these keys open something: {SHA-256: (key id, scopes)}."""
+        async with self._connection() as connection:
+            rows = await connection.fetch(STATEMENTS["key_by_hash"], list(hashes), timeout=CONNECT_SECONDS)
+        return {row["hash"]: (row["id"], row["scopes"]) for row in rows}
+
+    async def insert_key(self, key_id: str, digest: bytes, name: str, scopes: list[str]) -> None:
+        """Keep a new key, by the SHA-256 of its text."""
+        async with self._connection() as connection:
+            await connection.execute(STATEMENTS["insert_key"], key_id, digest, name, scopes)
+
+    async def list_keys(self) -> list[asyncpg.Record]:
+        """All keys: id, name, scopes, created, revoked."""
+        async with self._connection() as connection:
+            return await connection.fetch(STATEMENTS["list_keys"])
+
+    async def revoke_key(self, key_id: str) -> bool:
+        """Revoke a key; was there one to revoke?"""
+        async with self._connection() as connection:
+            return await connection.execute(STATEMENTS["revoke_key"], key_id) == "UPDATE 1"
+
+    async def unsummed(self) -> list[asyncpg.Record]:
+        """Totals that are not what the ledger says (at most 100)."""
+        async with self._connection() as connection:
+            return await connection.fetch(STATEMENTS["unsummed"], timeout=600)
+
+    async def ledger_size(self) -> tuple[int, int, int]:
+        """How many events, users and points the ledger holds."""
+        async with self._connection() as connection:
+            row = await connection.fetchrow(STATEMENTS["ledger_size"], timeout=600)
+        assert row is not None  # noqa: S101  an aggregate always answers one row
+        return row["events"], row["users"], row["points"]
+
+
+def _rows(board: str, records: Iterable[asyncpg.Record]) -> list[Row]:
+    return [
+        Row(
+            board=board,
+            user=record["user_id"],
+            score=None if record["hidden"] else record["score"],
+            reached=record["reached"],
+            changed=record["changed"],
+            name=record["name"],
+        )
+        for record in records
+    ]
+
+
+def hash_of_key(key: str) -> bytes:
+    """What is kept of a service's key. It is 256 random bits, so a fast hash is enough."""
+    return hashlib.sha256(key.encode()).digest()
+
+
+async def closed(connection: asyncpg.Connection[asyncpg.Record]) -> None:
+    """Close a connection; at once if the server no longer listens."""
+    try:
+        await asyncio.wait_for(connection.close(), timeout=1)
+    except (OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.PostgresError):
+        connection.terminate()

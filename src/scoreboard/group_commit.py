@@ -1,0 +1,136 @@
+"""Group commit: many accepted entries, one synced publish.
+
+A synced publish costs a millisecond whatever its size. So each process keeps one envelope a partition in
+flight and gathers what arrives meanwhile into the next. Alone, an entry waits for nothing; under load,
+hundreds share one sync. In come entries that the door accepted; an ``accept`` returns once its entry is on
+disk in the log. What waits is bounded: over the bound ``QueueFull`` is raised at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+from collections import deque
+from collections.abc import Sequence
+
+import msgspec
+
+from scoreboard import metrics
+from scoreboard.envelope import ENTRIES, ENTRY_BYTES, Sealer, encode_entry
+from scoreboard.errors import QueueFull, Unavailable
+from scoreboard.model import Entry
+from scoreboard.queue import Queue
+
+WAITING_ENTRIES = 20_000  # entries a process that may wait for an envelope: about 6 MB, 40 full envelopes
+
+
+def partition_of(user: str, partitions: int) -> int:
+    """The partition that all entries of this user go through."""
+    return zlib.crc32(user.encode()) % partitions if partitions > 1 else 0
+
+
+class _Waiting:
+    __slots__ = ("accepted", "data", "wanted")
+
+    def __init__(self, data: msgspec.Raw, *, wanted: bool, accepted: asyncio.Future[None]) -> None:
+        self.data, self.wanted, self.accepted = data, wanted, accepted
+
+
+class GroupCommit:
+    """Gathers entries into envelopes and publishes them. ``run`` must be running for ``accept`` to return."""
+
+    def __init__(self, queue: Queue, sealer: Sealer, *, partitions: int, catalogue: str, inbox: str) -> None:
+        self._queue, self._sealer = queue, sealer
+        self._catalogue, self._inbox = catalogue, inbox
+        self._waiting: list[deque[_Waiting]] = [deque() for _ in range(partitions)]
+        self._wake = [asyncio.Event() for _ in range(partitions)]
+        self._count = 0  # entries whose future is not done
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._closing = False
+
+    def accept(self, entry: Entry, *, wanted: bool = False) -> asyncio.Future[None]:
+        """A future that is done once the entry is synced to disk in the log.
+
+        Args:
+            entry: what the door accepted.
+            wanted: is its outcome awaited at our inbox?
+
+        Raises:
+            QueueFull: too much is waiting already, or (from the future) the log is full; it is not accepted.
+            Unavailable: (from the future) whether the entry is in the log is not known.
+        """
+        if self._closing:
+            raise Unavailable("This process is stopping.")
+        if self._count >= WAITING_ENTRIES:
+            raise QueueFull("Too many updates wait to be written.")
+        partition = partition_of(entry.user, len(self._waiting))
+        accepted = asyncio.get_running_loop().create_future()
+        self._waiting[partition].append(_Waiting(encode_entry(entry), wanted=wanted, accepted=accepted))
+        self._count += 1
+        self._idle.clear()
+        self._wake[partition].set()
+        return accepted
+
+    async def run(self) -> None:
+        """Publish until cancelled; what is left then is answered ``Unavailable``."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for partition in range(len(self._waiting)):
+                    tasks.create_task(self._publish(partition))
+        finally:
+            self._closing = True
+            for waiting in self._waiting:
+                left = list(waiting)
+                waiting.clear()
+                self._answer(left, Unavailable("This process is stopping."))
+
+    async def drain(self) -> None:
+        """Take nothing new and return when all that waits has been answered."""
+        self._closing = True
+        await self._idle.wait()
+
+    async def _publish(self, partition: int) -> None:
+        waiting, wake = self._waiting[partition], self._wake[partition]
+        while True:
+            await wake.wait()
+            wake.clear()
+            while waiting:
+                gathered = self._gather(waiting)
+                error: Exception | None = Unavailable("This process is stopping.")
+                try:
+                    await self._queue.publish(partition, self._seal(gathered))
+                    error = None
+                except (QueueFull, Unavailable) as refused:
+                    error = refused
+                finally:
+                    self._answer(gathered, error)
+
+    def _answer(self, gathered: Sequence[_Waiting], error: Exception | None) -> None:
+        self._count -= len(gathered)
+        if not self._count:
+            self._idle.set()
+        if error is None:
+            metrics.ENVELOPE_ENTRIES.observe(len(gathered))
+        for one in gathered:
+            if one.accepted.done():
+                continue  # its request was cancelled
+            if error is None:
+                one.accepted.set_result(None)
+            else:
+                one.accepted.set_exception(error)
+
+    def _seal(self, gathered: Sequence[_Waiting]) -> bytes:
+        wanted = [place for place, one in enumerate(gathered) if one.wanted]
+        inbox = self._inbox if wanted else ""
+        return self._sealer.seal(self._catalogue, inbox, wanted, [one.data for one in gathered])
+
+    @staticmethod
+    def _gather(waiting: deque[_Waiting]) -> list[_Waiting]:
+        """The longest beginning of what waits that fits into one envelope."""
+        gathered = [waiting.popleft()]
+        room = ENTRY_BYTES - len(bytes(gathered[0].data))
+        while waiting and len(gathered) < ENTRIES and len(bytes(waiting[0].data)) <= room:
+            room -= len(bytes(waiting[0].data))
+            gathered.append(waiting.popleft())
+        return gathered

@@ -1,0 +1,147 @@
+"""All boards of a process: who may come in, who has waited too long, and how everybody leaves.
+
+In come the configuration, frames from the bus (``follow``) and news of connections; out go the hub of a board
+by name, and the end of clients that are stuck or will not close. One slow tick serves all clients, and runs
+only while there is somebody to watch over.
+
+It must never hold a client beyond its deadline, or let in more clients than the configuration allows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Iterator
+
+from scoreboard.config import Config
+from scoreboard.live.hub import BATCH, Client, Hub
+from scoreboard.metrics import CONNECTIONS
+from scoreboard.model import Frame
+
+STUCK_SECONDS = 30.0
+"""A client that took nothing for so long while something waited for it is dropped."""
+CLOSE_SECONDS = 2.0
+"""How long a client may take to answer our close frame, or to take the last bytes we wrote."""
+TICK_SECONDS = 1.0
+
+_log = logging.getLogger(__name__)
+
+
+class Hubs:
+    """The hubs of one process by board, with what they share."""
+
+    def __init__(self, config: Config) -> None:
+        self._hubs = {board: Hub(board) for board in config.boards}
+        self._limit = config.live.connections
+        self._rate = config.live.handshakes
+        self._tokens = float(self._rate)
+        self._refilled = 0.0
+        self._draining = False
+        self._empty = asyncio.Event()
+        self.connections = 0
+        """WebSocket connections, from the handshake to the end of the socket."""
+        # Since when, in order: a dict keeps it, and each is added with the time of now.
+        self._stuck: dict[Client, float] = {}
+        self._closing: dict[Client, float] = {}
+        self._tick: asyncio.TimerHandle | None = None
+
+    def __iter__(self) -> Iterator[Hub]:
+        return iter(self._hubs.values())
+
+    def get(self, board: str) -> Hub | None:
+        """The hub of a board, or ``None`` if there is no such board."""
+        return self._hubs.get(board)
+
+    async def follow(self, frames: AsyncIterator[Frame]) -> None:
+        """Publish frames to their hubs until they end. A board that is not configured here is passed over."""
+        async for frame in frames:
+            hub = self._hubs.get(frame.board)
+            if hub is not None:
+                hub.publish(frame)
+
+    def admit(self) -> bool:
+        """May one more connection come in now? Counts it if so; ``gone`` gives the place back."""
+        now = asyncio.get_running_loop().time()
+        self._tokens = min(self._rate, self._tokens + (now - self._refilled) * self._rate)
+        self._refilled = now
+        if self._draining or self.connections >= self._limit or self._tokens < 1:
+            return False
+        self._tokens -= 1
+        self.connections += 1
+        CONNECTIONS.set(self.connections)
+        return True
+
+    def gone(self, client: Client, *, admitted: bool) -> None:
+        """A connection has ended."""
+        self._stuck.pop(client, None)
+        self._closing.pop(client, None)
+        self.connections -= admitted
+        CONNECTIONS.set(self.connections)
+        if not self.connections:
+            self._empty.set()
+
+    def paused(self, client: Client) -> None:
+        """A client does not take what was written to it; it has ``STUCK_SECONDS`` to do so."""
+        self._stuck[client] = asyncio.get_running_loop().time()
+        self._watch()
+
+    def resumed(self, client: Client) -> None:
+        """A client has taken all that was written to it."""
+        self._stuck.pop(client, None)
+
+    def closing(self, client: Client) -> None:
+        """A client is being closed; it has ``CLOSE_SECONDS`` to take part."""
+        self._closing.setdefault(client, asyncio.get_running_loop().time())
+        self._watch()
+
+    async def drain(self, deadline: float) -> None:
+        """Let nobody in any more, tell everybody to come back later, and close.
+
+        Returns when all are gone, or after ``deadline`` seconds with the rest cut off.
+        """
+        self._draining = True
+        for hub in self:
+            clients = hub.clients()
+            for start in range(0, len(clients), BATCH):
+                for client in clients[start : start + BATCH]:
+                    client.bye()
+                await asyncio.sleep(0)
+        if self.connections:
+            self._empty.clear()
+            try:
+                await asyncio.wait_for(self._empty.wait(), deadline)
+            except TimeoutError:
+                _log.info("%d clients did not leave in time", self.connections)
+        self.close()
+
+    def close(self) -> None:
+        """Cut off whoever is left and stop all timers."""
+        for client in [*self._closing, *(client for hub in self for client in hub.clients())]:
+            client.abort()
+        for hub in self:
+            hub.close()
+        if self._tick is not None:
+            self._tick.cancel()
+            self._tick = None
+
+    def _watch(self) -> None:
+        if self._tick is None:
+            self._tick = asyncio.get_running_loop().call_later(TICK_SECONDS, self._expire)
+
+    def _expire(self) -> None:
+        """End whoever is past the deadline. The oldest come first, so this looks at nobody else."""
+        self._tick = None
+        now = asyncio.get_running_loop().time()
+        for waiting, seconds in ((self._stuck, STUCK_SECONDS), (self._closing, CLOSE_SECONDS)):
+            for client in list(_older(waiting, now - seconds)):
+                del waiting[client]
+                client.abort()
+        if self._stuck or self._closing:
+            self._watch()
+
+
+def _older(waiting: dict[Client, float], time: float) -> Iterator[Client]:
+    for client, since in waiting.items():
+        if since > time:
+            return
+        yield client

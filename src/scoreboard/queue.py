@@ -1,0 +1,298 @@
+"""The queue: an ordered log on disk (NATS JetStream). Envelopes in, envelopes out.
+
+A publish answers once the message is synced to disk (``sync_interval: always``), with its place in the one
+order of acceptance. Reading goes in that order from any place, without acknowledgements: what has been
+read is the database's to remember. Limits retention with ``discard: new``: at its bound the log refuses
+what is new and never drops what is old; the worker trims what has been applied.
+
+Driver exceptions leave this module as ``Unavailable`` or ``QueueFull`` only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import secrets
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from datetime import UTC, datetime, timedelta
+
+import nats
+import nats.errors
+import nats.js.errors
+from msgspec import Struct
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, DiscardPolicy, StorageType, StreamConfig
+
+from scoreboard.errors import LogMismatch, QueueFull, Unavailable
+
+logger = logging.getLogger(__name__)
+
+PUBLISH_SECONDS = 2.0  # a synced publish takes a millisecond; after this its outcome is unknown
+ANSWER_SECONDS = 3.0
+READ_AHEAD = 64  # envelopes asked for at once: bounds what a reader holds to 64 x 256 KiB
+PULL_SECONDS = 20  # how long the server keeps a request for messages open
+BEAT_SECONDS = 1  # it says so each second; three beats missed means that it is gone
+FULL_CODES = (10023, 10047, 10077)  # insufficient resources, insufficient storage, maximum bytes exceeded
+
+
+class Logged(Struct, frozen=True):
+    """One message of the log."""
+
+    sequence: int
+    at: datetime
+    body: bytes
+
+
+class State(Struct, frozen=True):
+    """The log as it is now."""
+
+    identity: str
+    partitions: int
+    first: int
+    last: int
+    size: int
+    bound: int
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except nats.js.errors.APIError as error:
+        if error.err_code in FULL_CODES:
+            raise QueueFull from error
+        raise Unavailable(f"The queue refuses: {error}") from error
+    except (nats.errors.Error, OSError, TimeoutError) as error:
+        raise Unavailable(f"The queue does not answer: {error!r}") from error
+
+
+class Queue:
+    """The log of one deployment. Open it with ``Queue.open``."""
+
+    def __init__(self, client: Client, namespace: str) -> None:
+        self._client = client
+        self._jetstream = client.jetstream(timeout=ANSWER_SECONDS)
+        self._stream = namespace  # the stream's name; its subjects are below the same word
+        self._subject = f"{namespace}.log"
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, url: str, namespace: str, role: str) -> AsyncIterator[Queue]:
+        """A queue for as long as the block runs; it connects by itself again whenever it is cut off.
+
+        Raises:
+            Unavailable: it cannot be reached at the start.
+        """
+
+        async def report(error: Exception) -> None:
+            logger.debug("queue: %r", error)
+
+        client = Client()
+        with _translated():
+            await client.connect(
+                url,
+                name=f"scoreboard {role}",
+                connect_timeout=2,
+                allow_reconnect=True,
+                max_reconnect_attempts=-1,
+                reconnect_time_wait=0.1,  # type: ignore[arg-type]  # seconds; a fraction is fine
+                ping_interval=2,
+                max_outstanding_pings=2,
+                error_cb=report,
+            )
+        try:
+            yield cls(client, namespace)
+        finally:
+            await client.close()
+
+    @property
+    def connected(self) -> bool:
+        """Is there a connection right now?"""
+        return bool(self._client.is_connected)
+
+    async def ensure(self, *, partitions: int, max_bytes: int, replicas: int) -> State:
+        """Make the log if there is none; its state.
+
+        Raises:
+            LogMismatch: it was made for another number of partitions.
+            Unavailable: the queue does not answer.
+        """
+        config = StreamConfig(
+            name=self._stream,
+            subjects=[f"{self._subject}.*"],
+            storage=StorageType.FILE,
+            discard=DiscardPolicy.NEW,
+            max_bytes=max_bytes,
+            num_replicas=replicas,
+            allow_direct=True,
+            deny_delete=True,
+            metadata={"identity": secrets.token_hex(8), "partitions": str(partitions)},
+        )
+        try:
+            state = await self.state()
+        except Unavailable as error:
+            if not isinstance(error.__cause__, nats.js.errors.NotFoundError):
+                raise
+            with _translated():
+                try:
+                    await self._jetstream.add_stream(config)
+                except nats.js.errors.BadRequestError as refused:
+                    logger.info("the log was made by another role: %s", refused)
+            state = await self.state()
+        if state.partitions != partitions:
+            msg = (
+                f"queue.partitions is {partitions}, but the log was made with {state.partitions}."
+                " It can be changed only when the log is drained and removed."
+            )
+            raise LogMismatch(msg)
+        if state.bound != max_bytes:
+            await self._rebound(max_bytes)
+            state = await self.state()
+        return state
+
+    async def _rebound(self, max_bytes: int) -> None:
+        with _translated():
+            config = (await self._jetstream.stream_info(self._stream)).config
+            config.max_bytes = max_bytes
+            await self._jetstream.update_stream(config)
+
+    async def state(self) -> State:
+        """The log as it is now."""
+        with _translated():
+            info = await self._jetstream.stream_info(self._stream)
+        metadata = info.config.metadata or {}
+        return State(
+            identity=metadata.get("identity", ""),
+            partitions=int(metadata.get("partitions", "1")),
+            first=info.state.first_seq,
+            last=info.state.last_seq,
+            size=info.state.bytes,
+            bound=info.config.max_bytes or 0,
+        )
+
+    async def publish(self, partition: int, body: bytes) -> int:
+        """Put an envelope into the log; its stream sequence, once it is synced to disk.
+
+        Raises:
+            QueueFull: the log is at its bound; the envelope is not in it.
+            Unavailable: whether it is in the log is not known.
+        """
+        if not self._client.is_connected:
+            raise Unavailable("The queue is not connected.")
+        with _translated():
+            ack = await self._jetstream.publish(
+                f"{self._subject}.{partition}", body, timeout=PUBLISH_SECONDS, stream=self._stream
+            )
+        return ack.seq
+
+    async def read(self, partition: int, after: int) -> AsyncGenerator[list[Logged], None]:
+        """The messages of a partition after a sequence, in order, as they come: each time what there is.
+
+        Raises:
+            Unavailable: the connection was lost or a message is missing; begin again after the last one.
+        """
+        messages: asyncio.Queue[Msg] = asyncio.Queue()  # bounded by what is asked for: READ_AHEAD
+        inbox = self._client.new_inbox()
+
+        async def arrived(message: Msg) -> None:
+            messages.put_nowait(message)
+
+        with _translated():
+            subscription = await self._client.subscribe(inbox, cb=arrived)
+            try:
+                consumer = await self._jetstream.add_consumer(
+                    self._stream,
+                    ConsumerConfig(
+                        name=f"worker-{partition}-{secrets.token_hex(6)}",
+                        filter_subject=f"{self._subject}.{partition}",
+                        deliver_policy=DeliverPolicy.BY_START_SEQUENCE,
+                        opt_start_seq=after + 1,
+                        ack_policy=AckPolicy.NONE,
+                        inactive_threshold=30,
+                        mem_storage=True,
+                        num_replicas=1,
+                    ),
+                )
+                async for batch in self._pull(consumer.name, inbox, messages):
+                    yield batch
+            finally:
+                if not self._client.is_closed:
+                    await subscription.unsubscribe()
+
+    async def _pull(
+        self, consumer: str, inbox: str, messages: asyncio.Queue[Msg]
+    ) -> AsyncIterator[list[Logged]]:
+        ask = json.dumps(
+            {
+                "batch": READ_AHEAD,
+                "expires": PULL_SECONDS * 10**9,
+                "idle_heartbeat": BEAT_SECONDS * 10**9,
+            }
+        ).encode()
+        delivered = 0  # the consumer's own count: a hole in it is a message that never arrived
+        owed = 0  # messages that the open request may still bring
+        while True:
+            if owed == 0:
+                subject = f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{consumer}"
+                await self._client.publish(subject, ask, reply=inbox)
+                owed = READ_AHEAD
+            arrived = [await asyncio.wait_for(messages.get(), 3 * BEAT_SECONDS)]
+            while not messages.empty():
+                arrived.append(messages.get_nowait())
+            batch = []
+            for message in arrived:
+                if message.reply.startswith("$JS.ACK."):
+                    logged, count = _logged(message)
+                    if count != delivered + 1:
+                        raise Unavailable(f"The queue skipped from {delivered} to {count}.")
+                    delivered, owed = count, owed - 1
+                    batch.append(logged)
+                elif (status := (message.headers or {}).get("Status")) == "408":
+                    owed = 0  # the request ran out of time; the next one follows
+                elif status != "100":
+                    raise Unavailable(f"The queue ended the reading: {message.headers}")
+            if batch:
+                yield batch
+
+    async def time_of(self, sequence: int) -> datetime | None:
+        """When a message was accepted; ``None`` if the log no longer holds it."""
+        with _translated():
+            try:
+                message = await self._jetstream.get_msg(self._stream, seq=sequence, direct=False)
+            except nats.js.errors.NotFoundError:
+                return None
+        return message.time
+
+    async def trim(self, up_to: int) -> None:
+        """Drop the messages up to and with a sequence. Only what has been applied may be dropped."""
+        with _translated():
+            await self._jetstream.purge_stream(self._stream, seq=up_to + 1)
+
+    async def listen(self, take: Callable[[bytes], Awaitable[None]]) -> str:
+        """A subject of our own on which ``take`` gets each message (core NATS: nothing is kept)."""
+        inbox = self._client.new_inbox()
+
+        async def arrived(message: Msg) -> None:
+            await take(message.data)
+
+        with _translated():
+            await self._client.subscribe(inbox, cb=arrived)
+        return inbox
+
+    async def tell(self, inbox: str, body: bytes) -> None:
+        """Send a message to whoever listens there; nobody may."""
+        with _translated():
+            await self._client.publish(inbox, body)
+
+
+def _logged(message: Msg) -> tuple[Logged, int]:
+    # $JS.ACK.STREAM.CONSUMER.DELIVERED.STREAM_SEQUENCE.CONSUMER_SEQUENCE.TIME.PENDING, or the newer form with
+    # domain and account before the stream and a token at the end.
+    tokens = message.reply.split(".")
+    stream_sequence, consumer_sequence, nanoseconds = tokens[-4:-1] if len(tokens) == 9 else tokens[7:10]
+    at = datetime.fromtimestamp(int(nanoseconds) // 10**9, UTC)
+    at += timedelta(microseconds=int(nanoseconds) % 10**9 // 1000)
+    return Logged(int(stream_sequence), at, message.data), int(consumer_sequence)

@@ -1,0 +1,221 @@
+"""Refresh: after a commit the boards are told, and those who wait for an outcome.
+
+In come the rows and outcomes of committed batches, out go absolute, versioned rows to the boards and outcomes
+to their inboxes. A board that is away, empty or behind never holds up the log: what cannot be told now is
+dropped here and read again from the database later (everything that changed since the board's own ``upto``),
+so what waits in memory is bounded, and a board can be lost at any moment and comes back by itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+
+import msgspec
+from msgspec import Struct
+
+from scoreboard import metrics
+from scoreboard.board import Batch, Board
+from scoreboard.board.writing import Ranks
+from scoreboard.book import Applied
+from scoreboard.config import Config
+from scoreboard.database import Database
+from scoreboard.envelope import encode_outcomes
+from scoreboard.errors import BoardUnavailable, Unavailable
+from scoreboard.model import PLACES, Accepted, BoardChange, Outcome, Row
+from scoreboard.queue import Queue
+
+logger = logging.getLogger(__name__)
+
+WAITING_BATCHES = 32  # batches that may wait for the boards; beyond, the rows are read again later
+AGAIN_SECONDS = (0.1, 2.0)  # back-off between tries to catch up: first, longest
+ADVANCE_SECONDS = 1.0  # a board that no batch touches is told how far the log is this often
+
+
+class Committed(Struct, frozen=True):
+    """What a committed batch means to the boards."""
+
+    upto: int
+    rows: Sequence[Row]
+    outcomes: Sequence[tuple[Accepted, Outcome]]
+
+
+class _Partition:
+    """What is known of the boards, for one partition of the log."""
+
+    def __init__(self) -> None:
+        self.arrived: asyncio.Queue[Committed] = asyncio.Queue(WAITING_BATCHES)
+        self.upto = 0
+        """The last accept_no of what has been committed."""
+        self.told: dict[str, int | None] = {}
+        """How far each board has been told; ``None``: not known, it must catch up."""
+        self.advanced: dict[str, float] = {}
+        self.begun = asyncio.Event()
+
+
+class Refresher:
+    """Tells the boards what was committed. ``run`` must be running."""
+
+    def __init__(self, config: Config, database: Database, board: Board, queue: Queue) -> None:
+        self.database = database
+        self._board, self._queue = board, queue
+        self._boards = tuple(config.boards)
+        self._partitions = [_Partition() for _ in range(config.queue.partitions)]
+        self._rebuilding: dict[str, asyncio.Task[None]] = {}
+
+    async def begin(self, partition: int, upto: int) -> None:
+        """This worker now applies the partition, which has been applied up to ``upto``."""
+        self._board.database = await self.database.identity()
+        state = self._partitions[partition]
+        state.upto = max(state.upto, upto)
+        state.told = dict.fromkeys(self._boards)
+        state.begun.set()
+
+    async def committed(self, partition: int, upto: int, applied: Applied) -> None:
+        """A batch has been committed. Never waits for a board."""
+        state = self._partitions[partition]
+        state.upto = upto
+        batch = Committed(upto, applied.rows, applied.outcomes)
+        try:
+            state.arrived.put_nowait(batch)
+        except asyncio.QueueFull:
+            state.told = dict.fromkeys(self._boards)
+            await self._answer(applied.outcomes, {})
+
+    async def run(self) -> None:
+        """Keep the boards up to date until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            for state, partition in zip(self._partitions, range(len(self._partitions)), strict=True):
+                tasks.create_task(self._keep_up(state, partition, tasks))
+
+    async def _keep_up(self, state: _Partition, partition: int, tasks: asyncio.TaskGroup) -> None:
+        await state.begun.wait()
+        pause = AGAIN_SECONDS[0]
+        again = 0.0
+        while True:
+            batches = await self._next(state, again if self._behind(state) else None)
+            if batches:
+                await self._tell(state, partition, batches)
+            if self._behind(state) and time.monotonic() >= again:
+                try:
+                    await self._catch_up(state, partition, tasks)
+                    pause = AGAIN_SECONDS[0]
+                except Unavailable as error:
+                    logger.warning("a board is behind: %s", error, extra={"partition": partition})
+                    pause = min(2 * pause, AGAIN_SECONDS[1])
+                again = time.monotonic() + pause
+
+    @staticmethod
+    def _behind(state: _Partition) -> bool:
+        return None in state.told.values()
+
+    @staticmethod
+    async def _next(state: _Partition, again: float | None) -> list[Committed]:
+        """All that waits; at least one batch, or none once the time ``again`` has come."""
+        limit = ADVANCE_SECONDS if again is None else max(0.0, again - time.monotonic())
+        try:
+            batches = [await asyncio.wait_for(state.arrived.get(), limit)]
+        except TimeoutError:
+            return [] if again is not None else [Committed(state.upto, (), ())]
+        while not state.arrived.empty():
+            batches.append(state.arrived.get_nowait())
+        return batches
+
+    async def _tell(self, state: _Partition, partition: int, batches: Sequence[Committed]) -> None:
+        """Tell the boards that are up to date about these batches; answer who waits."""
+        upto = batches[-1].upto
+        rows: dict[str, dict[str, Row]] = {}
+        for batch in batches:
+            for row in batch.rows:
+                rows.setdefault(row.board, {})[row.user] = row  # the later is the newer
+        outcomes = [one for batch in batches for one in batch.outcomes]
+        wanted: dict[str, set[str]] = {}
+        for accepted, outcome in outcomes:
+            for board in outcome.boards or ():
+                wanted.setdefault(board, set()).add(accepted.entry.user)
+        began = time.monotonic()
+        told = [
+            Batch(board, list(rows.get(board, {}).values()), partition, expect, upto, wanted.get(board, ()))
+            for board, expect in state.told.items()
+            if expect is not None
+            and (
+                board in rows
+                or board in wanted
+                or (expect < upto and began - state.advanced.get(board, 0.0) > ADVANCE_SECONDS)
+            )
+        ]
+        ranks: dict[str, Ranks] = {}
+        if told:
+            for one, result in zip(told, await self._board.apply(told), strict=True):
+                if isinstance(result, BoardUnavailable):
+                    logger.warning("a board was not told: %s", result, extra={"board": one.board})
+                    state.told[one.board] = None
+                else:
+                    ranks[one.board] = result
+                    state.told[one.board] = upto
+                    state.advanced[one.board] = began
+            metrics.BOARD_SECONDS.observe(time.monotonic() - began)
+        await self._answer(outcomes, ranks)
+
+    async def _answer(self, outcomes: Sequence[tuple[Accepted, Outcome]], ranks: dict[str, Ranks]) -> None:
+        """Send the outcomes to those who wait, with ranks where a board gave them."""
+        inboxes: dict[str, list[Outcome]] = {}
+        for accepted, outcome in outcomes:
+            changes = {}
+            for board, change in (outcome.boards or {}).items():
+                before, after = ranks.get(board, {}).get(accepted.entry.user, (None, None))
+                changes[board] = BoardChange(
+                    change.score, after, before if outcome.duplicate is False else after
+                )
+            answer = outcome if outcome.boards is None else msgspec.structs.replace(outcome, boards=changes)
+            inboxes.setdefault(accepted.inbox, []).append(answer)
+        for inbox, answers in inboxes.items():
+            try:
+                await self._queue.tell(inbox, encode_outcomes(answers))
+            except Unavailable as error:
+                logger.warning("outcomes were not sent: %s", error)
+
+    async def _catch_up(self, state: _Partition, partition: int, tasks: asyncio.TaskGroup) -> None:
+        """Bring the boards that are behind up to what has been committed.
+
+        Raises:
+            Unavailable: board or database do not answer; to be tried again.
+        """
+        for board, told in list(state.told.items()):
+            if told is not None or board in self._rebuilding:
+                continue
+            upto = state.upto  # read before the rows: they hold all of it, and perhaps more
+            position = await self._board.position(board)
+            if position is None:
+                self._rebuilding[board] = tasks.create_task(self._rebuild(board))
+                continue
+            if position.get(partition) != upto:
+                rows = await self.database.changed_rows(board, position.get(partition, -1))
+                await self._board.catch_up(board, rows, partition=partition, upto=upto)
+                logger.info("board caught up", extra={"board": board, "rows": len(rows)})
+            state.told[board] = upto
+
+    async def _rebuild(self, board: str) -> None:
+        try:
+            await rebuild(self.database, self._board, board)
+        except Unavailable as error:
+            logger.warning("a board could not be rebuilt: %s", error, extra={"board": board})
+        finally:
+            del self._rebuilding[board]
+
+
+async def rebuild(
+    database: Database, board: Board, name: str, progress: Callable[[int], None] | None = None
+) -> int | None:
+    """Build one board again from the database; how many rows, or ``None`` if somebody else is at it.
+
+    Raises:
+        Unavailable: board or database do not answer.
+    """
+    board.database = await database.identity()
+    positions = await database.positions()
+    upto = {partition: (last + 1) * PLACES - 1 for partition, last in positions.items()}
+    metrics.BOARD_REBUILDS.inc()
+    return await board.rebuild(name, upto=upto, rows=database.all_rows(name), progress=progress)

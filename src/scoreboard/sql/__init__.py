@@ -1,0 +1,21 @@
+"""The SQL of the project: numbered migrations and named statements, as files."""
+
+from __future__ import annotations
+
+import re
+from importlib import resources
+
+_FILES = resources.files(__name__)
+
+
+def statements() -> dict[str, str]:
+    """The named statements of ``queries.sql``."""
+    text = (_FILES / "queries.sql").read_text()
+    parts = re.split(r"^-- (\w+): .*\n", text, flags=re.MULTILINE)[1:]
+    return {name: body.strip().rstrip(";") for name, body in zip(parts[::2], parts[1::2], strict=True)}
+
+
+def migrations() -> list[tuple[int, str]]:
+    """The numbered migrations, in order: (number, SQL)."""
+    names = sorted(f.name for f in _FILES.iterdir() if re.fullmatch(r"\d{4}_\w+\.sql", f.name))
+    return [(int(name[:4]), (_FILES / name).read_text()) for name in names]

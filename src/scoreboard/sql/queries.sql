@@ -1,0 +1,117 @@
+-- Named statements: a line "-- name: what it is for", then the statement.
+
+-- identity: which database this is
+SELECT id::text FROM identity;
+
+-- lock_partition: wait until this session is the one that applies the partition
+SELECT pg_advisory_lock($1, $2);
+
+-- position: how far a partition has been applied
+SELECT stream, last, last_at FROM cursor WHERE partition = $1;
+
+-- positions: how far each partition has been applied
+SELECT partition, last FROM cursor;
+
+-- begin_partition: read a partition for the first time
+INSERT INTO cursor (partition, stream, last, last_at) VALUES ($1, $2, $3, 'epoch') ON CONFLICT DO NOTHING;
+
+-- move_cursor: no row means that another worker is ahead
+UPDATE cursor SET last = $3, last_at = $4 WHERE partition = $1 AND stream = $2 AND last = $5;
+
+-- known_events: which of these have been decided before, and how
+SELECT event_id, outcome, reason, points, boards FROM events WHERE event_id = ANY($1::uuid[]);
+
+-- known_commands: which of these have been carried out before
+SELECT command_id FROM commands WHERE command_id = ANY($1::uuid[]);
+
+-- users: what is known of these users
+SELECT user_id, name, hidden, banned, changed FROM users WHERE user_id = ANY($1::text[]);
+
+-- scores: where these users stand on these boards
+SELECT s.board, s.user_id, s.score, s.reached, s.changed
+FROM unnest($1::text[], $2::text[]) AS wanted (board, user_id)
+JOIN scores s ON s.board = wanted.board AND s.period = 'all' AND s.user_id = wanted.user_id;
+
+-- insert_events: the ledger grows
+INSERT INTO events (event_id, accept_no, user_id, type, reference, points, boards, principal, at, outcome, reason)
+SELECT event_id, accept_no, user_id, type, reference, points, string_to_array(boards, ' '), principal, at, outcome, reason
+FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::bigint[], $7::text[], $8::text[],
+            $9::timestamptz[], $10::text[], $11::text[])
+  AS e (event_id, accept_no, user_id, type, reference, points, boards, principal, at, outcome, reason);
+
+-- upsert_scores: the totals follow, absolute, in one order of locking
+INSERT INTO scores (board, period, user_id, score, reached, changed)
+SELECT board, 'all', user_id, score, reached, changed
+FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[]) AS s (board, user_id, score, reached, changed)
+ON CONFLICT (board, period, user_id)
+DO UPDATE SET score = excluded.score, reached = excluded.reached, changed = excluded.changed;
+
+-- upsert_names: the newest names
+INSERT INTO users (user_id, name, changed)
+SELECT * FROM unnest($1::text[], $2::text[], $3::bigint[])
+ON CONFLICT (user_id) DO UPDATE SET name = excluded.name, changed = excluded.changed;
+
+-- insert_commands: what was commanded, once each
+INSERT INTO commands (command_id, accept_no, kind, user_id, detail, principal, at)
+SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::text[], $7::timestamptz[]);
+
+-- insert_dead_letters: set aside what is not what it claims to be
+INSERT INTO dead_letters (accept_no, at, reason, body)
+SELECT * FROM unnest($1::bigint[], $2::timestamptz[], $3::text[], $4::bytea[]) ON CONFLICT DO NOTHING;
+
+-- event: one event, whole
+SELECT event_id, user_id, outcome, reason, points, boards, at FROM events WHERE event_id = $1;
+
+-- user: what is known of one user, and whether any ledger entry stands
+SELECT w.user_id, u.name, coalesce(u.hidden, false) AS hidden
+FROM (SELECT $1::text AS user_id) w LEFT JOIN users u ON u.user_id = w.user_id
+WHERE u.user_id IS NOT NULL
+   OR EXISTS (SELECT FROM scores s WHERE s.board = ANY($2::text[]) AND s.period = 'all' AND s.user_id = $1);
+
+-- changed_rows: one board's current rows of all users that the log touched after a place in it
+SELECT s.user_id, s.score, s.reached, greatest(s.changed, coalesce(u.changed, 0)) AS changed,
+       u.name, coalesce(u.hidden, false) AS hidden
+FROM (SELECT user_id FROM events WHERE accept_no > $2
+      UNION SELECT user_id FROM commands WHERE accept_no > $2) AS touched
+JOIN scores s ON s.board = $1 AND s.period = 'all' AND s.user_id = touched.user_id
+LEFT JOIN users u ON u.user_id = s.user_id;
+
+-- all_rows: one board's current rows, whole
+SELECT s.user_id, s.score, s.reached, greatest(s.changed, coalesce(u.changed, 0)) AS changed,
+       u.name, coalesce(u.hidden, false) AS hidden
+FROM scores s LEFT JOIN users u ON u.user_id = s.user_id
+WHERE s.board = $1 AND s.period = 'all';
+
+-- count_rows: how many rows a board has
+SELECT count(*) FROM scores WHERE board = $1 AND period = 'all';
+
+-- key_by_hash: services' keys that are not revoked
+SELECT hash, id, scopes FROM keys WHERE hash = ANY($1::bytea[]) AND revoked IS NULL;
+
+-- insert_key: a new key
+INSERT INTO keys (id, hash, name, scopes) VALUES ($1, $2, $3, $4);
+
+-- list_keys: all keys, oldest first
+SELECT id, name, scopes, created, revoked FROM keys ORDER BY created, id;
+
+-- revoke_key: from now on this key opens nothing
+UPDATE keys SET revoked = now() WHERE id = $1 AND revoked IS NULL;
+
+-- unsummed: totals that are not the sum of the ledger, or whose "reached" is not the event that gave them
+WITH sums AS (
+  SELECT board, user_id, sum(points) AS score,
+         coalesce(max(accept_no) FILTER (WHERE points <> 0), min(accept_no)) AS reached
+  FROM events, unnest(boards) AS board
+  WHERE outcome = 'applied'
+  GROUP BY board, user_id
+)
+SELECT coalesce(s.board, l.board) AS board, coalesce(s.user_id, l.user_id) AS user_id,
+       s.score AS total, l.score::bigint AS ledger, s.reached AS reached, l.reached AS ledger_reached
+FROM (SELECT * FROM scores WHERE period = 'all') s
+FULL JOIN sums l ON l.board = s.board AND l.user_id = s.user_id
+WHERE s.score IS DISTINCT FROM l.score OR s.reached IS DISTINCT FROM l.reached
+LIMIT 100;
+
+-- ledger_size: how many events, users and points the ledger holds
+SELECT count(*) AS events, count(DISTINCT user_id) AS users, coalesce(sum(points) FILTER (WHERE outcome = 'applied'), 0)::bigint AS points
+FROM events;

@@ -1,0 +1,200 @@
+"""``scoreboard score`` and ``scoreboard replay``: actions through the HTTP API, as any backend sends them.
+
+In come actions, out go requests in their order, each sent again with the same ids until it is answered for
+good; sending a file twice therefore changes nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import secrets
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+from msgspec import Struct
+
+from scoreboard.auth.keys import create_key
+from scoreboard.database import Database
+from scoreboard.errors import ScoreboardError
+from scoreboard.model import Scope
+from scoreboard.progress import bar
+from scoreboard.supervisor import Options, running
+
+MANY = 500  # updates a request: fills one envelope
+WAIT_SECONDS = 10
+AGAIN_SECONDS = (0.2, 5.0)  # back-off between tries: first, longest
+PATIENCE_SECONDS = 120.0  # how long the same request is tried
+TICK_SECONDS = 0.05  # with --speed, what falls due within this goes together: one frame
+
+
+class Action(Struct, frozen=True):
+    """One line of a file."""
+
+    at: float
+    user: str
+    action: str
+
+    @property
+    def body(self) -> dict[str, str]:
+        """As the API takes it."""
+        return {"userId": self.user, "actionId": self.action}
+
+
+async def score(options: Options, user: str, action: str, count: int) -> list[str]:
+    """Report an action ``count`` times; what to tell about it."""
+    ids = [action] if ":" in action else [f"{action}:{secrets.token_hex(8)}" for _ in range(count)]
+    results: list[dict[str, Any]] = []
+    async with _client(options, None, None) as client:
+        for begin in range(0, len(ids), MANY):
+            part = [Action(0, user, one) for one in ids[begin : begin + MANY]]
+            results += await _send(client, part)
+    _raise_refusal(results)
+    last = results[-1]
+    done = Counter(_label(result) for result in results)
+    lines = [f"{user}: " + ", ".join(f"{number} {label}" for label, number in done.items())]
+    for name, change in last.get("boards", {}).items():
+        rank = "rank not known yet" if change["rank"] is None else f"rank {change['rank']}"
+        lines.append(f"  {name}: {change['score']} points, {rank}")
+    return lines
+
+
+async def replay(options: Options, file: Path, url: str | None, key: str | None, speed: float | None) -> str:
+    """Send a file's actions in order; a summary."""
+    actions = _read(file)
+    done: Counter[str] = Counter()
+    began = time.monotonic()
+    async with _client(options, url, key) as client:
+        with bar(f"replay {file.name}", len(actions)) as advance:
+            async for part in _due(actions, speed):
+                results = await _send(client, part)
+                _raise_refusal(results)
+                done.update(_label(result) for result in results)
+                advance(len(part))
+    took = time.monotonic() - began
+    told = ", ".join(f"{number} {label}" for label, number in done.items()) or "nothing to send"
+    return f"{file.name}: {told} in {took:.1f} s ({len(actions) / took:,.0f}/s)"
+
+
+def _read(file: Path) -> list[Action]:
+    actions = []
+    with file.open(newline="", encoding="utf-8") as lines:
+        table = csv.DictReader(lines)
+        missing = {"at", "userId", "actionId"} - set(table.fieldnames or ())
+        if missing:
+            raise ScoreboardError(
+                f"{file}: no column {', '.join(sorted(missing))}; needed are at,userId,actionId"
+            )
+        for row in table:
+            try:
+                actions.append(Action(_time(row["at"]), row["userId"], row["actionId"]))
+            except (ValueError, TypeError) as error:
+                msg = f"{file}, line {table.line_num}: {row['at']!r} is neither seconds nor an ISO 8601 time"
+                raise ScoreboardError(msg) from error
+    return actions
+
+
+def _time(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        at = datetime.fromisoformat(text)
+        return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
+
+
+async def _due(actions: Sequence[Action], speed: float | None) -> AsyncIterator[Sequence[Action]]:
+    """The actions in parts, in order: as many as fit, or with ``speed`` what is due."""
+    if speed is None or not actions:
+        for begin in range(0, len(actions), MANY):
+            yield actions[begin : begin + MANY]
+        return
+    began, first = time.monotonic(), actions[0].at
+    begin = 0
+    while begin < len(actions):
+        now = first + (time.monotonic() - began) * speed
+        end = begin
+        while end < len(actions) and end - begin < MANY and actions[end].at <= now:
+            end += 1
+        if end > begin:
+            yield actions[begin:end]
+            begin = end
+        else:
+            await asyncio.sleep(TICK_SECONDS)
+
+
+async def _send(client: httpx.AsyncClient, part: Sequence[Action]) -> list[dict[str, Any]]:
+    """The outcome of each action, in order. What may be sent again is, until the patience ends."""
+    results: list[dict[str, Any]] = [{} for _ in part]
+    open_places = list(range(len(part)))
+    for pause in _pauses():
+        answers: list[dict[str, Any]] = []
+        refusal = ""
+        try:
+            response = await client.post("/update-scores", json=[part[place].body for place in open_places])
+            if response.status_code == 200:
+                answers = response.json()["results"]
+            elif not response.json().get("retryable"):
+                raise ScoreboardError(f"{response.json().get('title')} {response.json().get('detail', '')}")
+        except (httpx.TransportError, ValueError) as error:
+            refusal = repr(error)
+        for place, answer in zip(open_places, answers, strict=False):
+            results[place] = answer
+        if answers:
+            open_places = [place for place in open_places if results[place].get("retryable")]
+        if not open_places:
+            return results
+        if pause is None:
+            raise ScoreboardError(f"the api does not answer {refusal}; the same command can be given again")
+        await asyncio.sleep(pause)
+    raise AssertionError("the pauses end with None")
+
+
+def _pauses() -> Iterator[float | None]:
+    pause, longest = AGAIN_SECONDS
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while time.monotonic() < deadline:
+        yield pause
+        pause = min(2 * pause, longest)
+    yield None
+
+
+def _label(result: dict[str, Any]) -> str:
+    if result.get("duplicate"):
+        return "counted before"
+    return str(result.get("reason") or result.get("status"))
+
+
+def _raise_refusal(results: Sequence[dict[str, Any]]) -> None:
+    for result in results:
+        if "code" in result:
+            raise ScoreboardError(f"{result['title']} {result.get('detail', '')}".strip())
+
+
+@asynccontextmanager
+async def _client(options: Options, url: str | None, key: str | None) -> AsyncIterator[httpx.AsyncClient]:
+    """A client with a key.
+
+    Without ``url``: for the deployment that runs on the data folder, or is run meanwhile.
+    """
+    prefer = {"prefer": f"wait={WAIT_SECONDS}"}
+    if url is not None:
+        headers = {"authorization": f"Bearer {key}", **prefer}
+        async with httpx.AsyncClient(base_url=url, headers=headers, timeout=3 * WAIT_SECONDS) as client:
+            yield client
+        return
+    async with running(options) as system, Database.open(system.urls.database) as database:
+        key_id = None
+        if key is None:
+            key_id, key = await create_key(database, "command line", [Scope.SCORE_WRITE])
+        try:
+            async with _client(options, system.url, key) as client:
+                yield client
+        finally:
+            if key_id is not None:
+                await database.revoke_key(key_id)

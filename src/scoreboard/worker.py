@@ -1,0 +1,207 @@
+"""The worker: read the log in order, apply each entry exactly once, bring the boards up to date.
+
+In come sealed envelopes from the queue; out go committed batches (ledger.py has the exactly-once argument)
+and absolute, versioned rows to the boards (refresh.py). One worker applies a partition at a time: it holds an
+advisory lock of its database session, and a session that falls silent is ended by the server, so a stopped
+worker is replaced within seconds and its late tries are fenced by the cursor. The others stand by.
+
+Whatever goes wrong between reading and commit ends the reading; it begins again after the cursor's last
+message. So nothing is skipped, and a commit whose outcome was not seen is not repeated.
+
+It must never acknowledge, skip or trim a message that the cursor has not passed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Sequence
+from contextlib import aclosing
+from datetime import UTC, datetime, timedelta
+
+import asyncpg
+
+from scoreboard import ledger, metrics
+from scoreboard.config import Config
+from scoreboard.database import closed, connect, translated
+from scoreboard.envelope import NotOurs, Sealer
+from scoreboard.errors import Fenced, LogMismatch, Unavailable
+from scoreboard.ledger import Batch, DeadLetter, Position
+from scoreboard.model import PLACES, Accepted
+from scoreboard.queue import Logged, Queue
+from scoreboard.refresh import Refresher
+
+logger = logging.getLogger(__name__)
+
+BATCH_ENTRIES = 4_000  # entries a transaction: bounds its memory (about 4 MB) and its time (about 100 ms)
+PULSE_SECONDS = 1.0  # an idle session says something this often; the server ends it after 4 s of silence
+AGAIN_SECONDS = (0.1, 5.0)  # back-off between tries: first, longest
+TRIM_SECONDS = 60.0  # how often what is applied and old is dropped from the log
+KEEP = timedelta(days=1)  # how long what is applied stays, so that a restored backup catches up by itself
+NEAR_BOUND = 0.8  # of the log's bound; beyond it everything applied is dropped
+
+
+class Worker:
+    """Applies the log of one deployment, all its partitions."""
+
+    def __init__(
+        self, config: Config, database_url: str, queue: Queue, sealer: Sealer, refresher: Refresher
+    ) -> None:
+        self._config, self._database_url = config, database_url
+        self._queue, self._sealer, self._refresher = queue, sealer, refresher
+        self._boards = tuple(config.boards)
+
+    async def run(self) -> None:
+        """Apply until cancelled. A log that is not the database's ends it.
+
+        Raises:
+            LogMismatch: (in a group) the log is not the one that the database has been reading.
+        """
+        async with asyncio.TaskGroup() as tasks:
+            for partition in range(self._config.queue.partitions):
+                tasks.create_task(self._keep_applying(partition))
+
+    async def _keep_applying(self, partition: int) -> None:
+        pause, longest = AGAIN_SECONDS
+        while True:
+            began = time.monotonic()
+            try:
+                connection = await connect(self._database_url, applying=True)
+                try:
+                    await self._apply_partition(connection, partition)
+                finally:
+                    await closed(connection)
+            except* Fenced:
+                logger.warning("another worker moved the cursor", extra={"partition": partition})
+            except* Unavailable as errors:
+                if time.monotonic() - began > longest:
+                    pause = AGAIN_SECONDS[0]
+                reason = errors.exceptions[0]
+                logger.warning("applying is interrupted: %s", reason, extra={"partition": partition})
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, longest)
+
+    async def _apply_partition(self, connection: asyncpg.Connection[asyncpg.Record], partition: int) -> None:
+        await ledger.lock(connection, partition)
+        state = await self._queue.state()
+        position = await ledger.position(connection, partition, state.identity, state.first)
+        logger.info("applying", extra={"partition": partition, "after": position.last})
+        await self._refresher.begin(partition, (position.last + 1) * PLACES - 1)
+        arrived: asyncio.Queue[list[Logged]] = asyncio.Queue(1)
+        async with asyncio.TaskGroup() as tasks:
+            reader = tasks.create_task(self._read(partition, position.last, arrived))
+            trimmer = tasks.create_task(self._trim(partition))
+            try:
+                await self._apply_all(connection, partition, position, arrived)
+            finally:
+                reader.cancel()
+                trimmer.cancel()
+
+    async def _read(self, partition: int, after: int, arrived: asyncio.Queue[list[Logged]]) -> None:
+        """Read ahead by one batch, so that the next one is there when a transaction ends."""
+        async with aclosing(self._queue.read(partition, after)) as batches:
+            async for messages in batches:
+                await arrived.put(messages)
+
+    async def _apply_all(
+        self,
+        connection: asyncpg.Connection[asyncpg.Record],
+        partition: int,
+        position: Position,
+        arrived: asyncio.Queue[list[Logged]],
+    ) -> None:
+        while True:
+            try:
+                messages = await asyncio.wait_for(arrived.get(), PULSE_SECONDS)
+            except TimeoutError:
+                with translated():
+                    await connection.execute("SELECT")
+                continue
+            for batch in self._batches(partition, position, messages):
+                began = time.monotonic()
+                applied = await ledger.apply(connection, batch, self._boards)
+                metrics.BATCH_SECONDS.observe(time.monotonic() - began)
+                for outcome, count in applied.counts.items():
+                    metrics.APPLIED.labels(outcome).inc(count)
+                position = Position(batch.stream, batch.last, batch.last_at)
+                await self._refresher.committed(partition, (batch.last + 1) * PLACES - 1, applied)
+
+    def _batches(self, partition: int, position: Position, messages: Sequence[Logged]) -> Sequence[Batch]:
+        """The messages opened and cut into batches of bounded size."""
+        batches: list[Batch] = []
+        accepted: list[Accepted] = []
+        dead: list[DeadLetter] = []
+        previous, at = position.last, position.last_at
+
+        def cut(last: int) -> None:
+            nonlocal accepted, dead, previous
+            batches.append(Batch(partition, position.stream, previous, last, at, accepted, dead))
+            accepted, dead, previous = [], [], last
+
+        for message in messages:
+            at = max(at, message.at)  # time of acceptance never goes back within a partition
+            self._open(message, at, accepted, dead)
+            if len(accepted) + len(dead) >= BATCH_ENTRIES:
+                cut(message.sequence)
+        if messages[-1].sequence != previous:
+            cut(messages[-1].sequence)
+        return batches
+
+    def _open(self, message: Logged, at: datetime, accepted: list[Accepted], dead: list[DeadLetter]) -> None:
+        first = message.sequence * PLACES
+        try:
+            envelope = self._sealer.open(message.body)
+        except NotOurs as error:
+            logger.error("a message of the log is set aside: %s", error, extra={"sequence": message.sequence})
+            metrics.DEAD_LETTERS.inc()
+            dead.append(DeadLetter(first, at, str(error), message.body))
+            return
+        if envelope.catalogue != self._config.catalogue:
+            logger.error(
+                "accepted under another catalogue: api and worker are configured differently",
+                extra={"theirs": envelope.catalogue, "ours": self._config.catalogue},
+            )
+            metrics.CATALOGUE_MISMATCH.inc()
+        wanted = frozenset(envelope.wanted)
+        accepted.extend(
+            Accepted(first + place, at, entry, envelope.inbox if place in wanted else "")
+            for place, entry in enumerate(envelope.entries)
+        )
+
+    async def _trim(self, partition: int) -> None:
+        """Drop from the log what every partition has applied and is a day old, sooner near its bound."""
+        if partition != 0:
+            return  # one log, one trimmer
+        while True:
+            await asyncio.sleep(TRIM_SECONDS)
+            with contextlib.suppress(Unavailable):  # it is tried again in a minute
+                await self._trim_once()
+
+    async def _trim_once(self) -> None:
+        state = await self._queue.state()
+        applied = min((await self._refresher.database.positions()).values(), default=0)
+        if state.bound and state.size > NEAR_BOUND * state.bound:
+            if applied >= state.first:
+                await self._queue.trim(applied)
+            return
+        # Sequences grow with time: halve the interval until the first message that is young enough is found.
+        low, high = state.first, applied + 1
+        while low < high:
+            middle = (low + high) // 2
+            at = await self._queue.time_of(middle)
+            if at is None or at < datetime.now(UTC) - KEEP:
+                low = middle + 1
+            else:
+                high = middle
+        if low > state.first:
+            await self._queue.trim(low - 1)
+
+
+def mismatch_in(group: BaseExceptionGroup) -> LogMismatch | None:
+    """The ``LogMismatch`` among a group's exceptions, if there is one."""
+    found = group.subgroup(LogMismatch)
+    while isinstance(found, BaseExceptionGroup):
+        found = found.exceptions[0]  # type: ignore[assignment]
+    return found

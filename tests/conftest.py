@@ -1,0 +1,53 @@
+"""What all tests share: the real engines, once a session, and a deployment of their own for each test.
+
+Tests are isolated by name (a database, a namespace for queue and board), never by emptying an engine.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+
+from deployment import Deployment
+from scoreboard.config import Config, Environment
+from scoreboard.engines import Urls, engines
+
+for name in list(os.environ):
+    if name.startswith("SCOREBOARD_"):
+        del os.environ[name]  # a developer's settings are not the tests'
+
+_numbers = itertools.count(1)
+Deploy = Callable[..., Awaitable[Deployment]]
+
+
+@pytest.fixture(scope="session")
+async def engine_urls(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Urls]:
+    """PostgreSQL, NATS and Valkey, started from their wheels."""
+    data: Path = tmp_path_factory.mktemp("engines")
+    async with engines(data, Environment()) as urls:
+        yield urls
+
+
+@pytest.fixture(scope="session")
+async def deploy(engine_urls: Urls) -> AsyncIterator[Deploy]:
+    """Makes deployments, each with a database, a log and boards of its own; no role is running yet."""
+    async with AsyncExitStack() as stack:
+
+        async def make(config: Config | None = None) -> Deployment:
+            made = Deployment(engine_urls, config or Config(), f"t{os.getpid()}_{next(_numbers)}")
+            stack.push_async_callback(made.close)
+            await made.prepare()
+            return made
+
+        yield make
+
+
+@pytest.fixture
+async def deployment(deploy: Deploy) -> Deployment:
+    """A deployment with the built-in configuration; its roles are not running yet."""
+    return await deploy()

@@ -1,0 +1,186 @@
+"""A deployment in the test's own event loop: the real roles, wired by ``app.py``, on the real engines."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import socket
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import asyncpg
+import httpx
+import msgspec
+from websockets.asyncio.client import ClientConnection, connect
+
+from scoreboard.app import Settings, serve, work
+from scoreboard.auth.keys import create_key
+from scoreboard.auth.tokens import local_token
+from scoreboard.config import Config, Environment
+from scoreboard.database import Database
+from scoreboard.engines import Urls
+from scoreboard.listening import listen
+from scoreboard.model import Scope
+
+SECONDS = 20.0  # how long a test waits for what must happen; it happens within milliseconds
+
+
+class Deployment:
+    """Engines' names, settings and roles of one test."""
+
+    def __init__(self, urls: Urls, config: Config, name: str) -> None:
+        self.name = name
+        self.config = msgspec.structs.replace(config, namespace=name)
+        self.database_url = _with_path(urls.database, name)
+        self._admin_url = urls.database
+        self.environment = Environment(
+            database_url=self.database_url,
+            queue_url=urls.queue,
+            board_url=urls.board,
+            secret=secrets.token_hex(32),
+        )
+        self.settings = Settings(config=self.config, environment=self.environment)
+        self.key = ""
+
+    async def prepare(self) -> None:
+        """Make the database, and a service's key."""
+        await self._administer(f'CREATE DATABASE "{self.name}"')
+        async with Database.open(self.database_url) as database:
+            await database.migrate()
+            self.key = await self.make_key(Scope.SCORE_WRITE)
+
+    async def make_key(self, *scopes: Scope) -> str:
+        """A service's key."""
+        async with Database.open(self.database_url) as database:
+            _, key = await create_key(database, "test", list(scopes))
+        return key
+
+    def token(self, user: str, name: str | None = None, lifetime: int = 600) -> str:
+        """A user's token."""
+        assert self.environment.secret is not None
+        return local_token(self.environment.secret, user, name, lifetime)
+
+    @asynccontextmanager
+    async def serving(self, *, api: bool = True, live: bool = True) -> AsyncIterator[httpx.AsyncClient]:
+        """A server process's work, in this loop; a client with the service's key."""
+        sock = listen("127.0.0.1", 0)
+        url = f"http://127.0.0.1:{sock.getsockname()[1]}"
+        async with (
+            _running(lambda stop: serve(self.settings, sock, stop, api=api, live=live)),
+            httpx.AsyncClient(base_url=url, headers=bearer(self.key), timeout=SECONDS) as client,
+        ):
+            await until(lambda: _answers(client))
+            yield client
+
+    @asynccontextmanager
+    async def working(self) -> AsyncIterator[None]:
+        """A worker's work, in this loop."""
+        async with _running(lambda stop: work(self.settings, stop)):
+            yield
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[httpx.AsyncClient]:
+        """Worker and server together, ready."""
+        async with self.working(), self.serving() as client:
+            await until(lambda: is_ready(client))
+            yield client
+
+    @asynccontextmanager
+    async def database(self) -> AsyncIterator[asyncpg.Connection[asyncpg.Record]]:
+        """A connection of the test's own, to look and to break things."""
+        connection = await asyncpg.connect(self.database_url)
+        try:
+            yield connection
+        finally:
+            await connection.close()
+
+    async def close(self) -> None:
+        """Remove the database."""
+        await self._administer(f'DROP DATABASE IF EXISTS "{self.name}" WITH (FORCE)')
+
+    async def _administer(self, statement: str) -> None:
+        connection = await asyncpg.connect(self._admin_url)
+        try:
+            await connection.execute(statement)
+        finally:
+            await connection.close()
+
+
+def bearer(credentials: str) -> dict[str, str]:
+    """The header that says who asks."""
+    return {"authorization": f"Bearer {credentials}"}
+
+
+def watching(client: httpx.AsyncClient, board: str = "main", query: str = "") -> connect:
+    """A WebSocket on a board, as an ``async with`` block."""
+    url = str(client.base_url).replace("http", "ws", 1).rstrip("/")
+    return connect(f"{url}/boards/{board}/live{query}", subprotocols=["scoreboard.v1"], compression=None)  # type: ignore[list-item]
+
+
+async def frame(socket: ClientConnection) -> dict[str, Any]:
+    """The next frame."""
+    found: dict[str, Any] = msgspec.json.decode(await asyncio.wait_for(socket.recv(), SECONDS))
+    return found
+
+
+async def frame_with(socket: ClientConnection, top: Sequence[tuple[str, int]]) -> dict[str, Any]:
+    """The first frame whose top is this: (user, score) in order."""
+    async with asyncio.timeout(SECONDS):
+        while True:
+            found = await frame(socket)
+            if found["type"] == "board" and [(r["userId"], r["score"]) for r in found["top"]] == list(top):
+                return found
+
+
+async def submit(
+    client: httpx.AsyncClient, user: str, action: str, *, wait: int = 10, **headers: str
+) -> httpx.Response:
+    """Report an action; wait for its outcome."""
+    prefer = {"prefer": f"wait={wait}"} if wait else {}
+    body = {"userId": user, "actionId": action}
+    return await client.post("/update-score", json=body, headers={**prefer, **headers})
+
+
+async def until(condition: Callable[[], Any]) -> None:
+    """Wait until an asynchronous condition holds: looks again each 20 ms, gives up after ``SECONDS``."""
+    async with asyncio.timeout(SECONDS):
+        while not await condition():  # noqa: ASYNC110  the condition is another process's
+            await asyncio.sleep(0.02)
+
+
+async def is_ready(client: httpx.AsyncClient) -> bool:
+    """Is the process ready?"""
+    return (await client.get("/health/ready")).status_code == 200
+
+
+async def _answers(client: httpx.AsyncClient) -> bool:
+    try:
+        return (await client.get("/health/live")).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+@asynccontextmanager
+async def _running(role: Callable[[asyncio.Event], Any]) -> AsyncIterator[None]:
+    stop = asyncio.Event()
+    async with asyncio.TaskGroup() as tasks:
+        task = tasks.create_task(role(stop))
+        try:
+            yield
+        finally:
+            stop.set()
+            await asyncio.wait([task], timeout=SECONDS)
+
+
+def _with_path(url: str, name: str) -> str:
+    return urlunsplit(urlsplit(url)._replace(path=f"/{name}"))
+
+
+def free_port() -> int:
+    """A port that nobody listens on right now."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port

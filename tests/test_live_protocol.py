@@ -1,0 +1,308 @@
+"""Live: the WebSocket by the letter (RFC 6455), and what a client may not do to us."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+from collections.abc import AsyncIterator
+from uuid import uuid4
+
+import msgspec
+import pytest
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
+from websockets.typing import Subprotocol
+
+from scoreboard.live import Connection, connection, hub
+from watching import PATIENCE, Raw, Serving, client_frame, frame, serving, until
+
+CONT, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
+
+
+@pytest.fixture(scope="module")
+async def server() -> AsyncIterator[Serving]:
+    async with serving() as running:
+        yield running
+
+
+@pytest.fixture
+async def live(server: Serving) -> AsyncIterator[Serving]:
+    """The server as if it were new: nobody there, and the first frame of an epoch on show."""
+    server.hub.publish(frame(1, epoch=str(uuid4())))
+    yield server
+    await until(lambda: server.hubs.connections == 0)
+
+
+@pytest.fixture
+async def client(live: Serving) -> AsyncIterator[Raw]:
+    async with await Raw.watch(live) as raw:
+        assert (await raw.board())["seq"] == 1
+        yield raw
+
+
+async def test_a_handshake_as_firefox_sends_it(live: Serving) -> None:
+    async with await Raw.connect(live) as client:
+        status, headers = await client.ask(
+            connection="keep-alive, Upgrade",
+            Sec_WebSocket_Extensions="permessage-deflate",
+            Origin="https://elsewhere.example",
+        )
+        assert status == 101
+        assert headers["sec-websocket-accept"] == "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="  # RFC 6455 section 1.3
+        assert "sec-websocket-extensions" not in headers
+        assert "sec-websocket-protocol" not in headers
+        assert (await client.board())["seq"] == 1
+
+
+@pytest.mark.parametrize(
+    ("offered", "chosen"), [(["other", "scoreboard.v1"], "scoreboard.v1"), (["other"], None), (None, None)]
+)
+async def test_our_subprotocol_is_chosen_if_it_is_offered(
+    live: Serving, offered: list[Subprotocol] | None, chosen: str | None
+) -> None:
+    async with connect(live.url(), subprotocols=offered, proxy=None) as client:
+        assert client.subprotocol == chosen
+        assert client.protocol.extensions == []
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/boards/main", "/boards/main/live/", "/boards/a/b/live", "//boards/main/live"]
+)
+async def test_another_address_is_answered_404(live: Serving, path: str) -> None:
+    async with await Raw.connect(live) as client:
+        status, headers = await client.ask(path)
+        assert (status, headers["content-type"]) == (404, "application/problem+json")
+        assert msgspec.json.decode(await client.rest())["code"] == "not_found"
+    await until(lambda: live.hubs.connections == 0)
+
+
+@pytest.mark.parametrize("board", ["other", "", "m%61in%2F", "%00", "MAIN"])
+async def test_an_unknown_board_is_told_by_a_close_code(live: Serving, board: str) -> None:
+    async with connect(live.url(f"/boards/{board}/live"), proxy=None) as client:
+        with pytest.raises(ConnectionClosed):
+            await client.recv()
+        assert (client.close_code, client.close_reason) == (4404, "unknown board")
+    await until(lambda: live.hubs.connections == 0)
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "status"),
+    [
+        (b"GET /boards/main/live HTTP/1.1\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n", 400),
+        (b"POST /boards/main/live HTTP/1.1\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n", 405),
+        (b"GET /" + b"x" * 9000 + b" HTTP/1.1\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n", 414),
+        (b"GET / HTTP/1.1\r\nContent-Length: 9\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n", 400),
+    ],
+)
+async def test_a_bad_handshake_is_refused(live: Serving, request_bytes: bytes, status: int) -> None:
+    async with await Raw.connect(live) as client:
+        await client.send_bytes(request_bytes)
+        assert int((await client.rest()).split()[1]) == status
+    await until(lambda: live.hubs.connections == 0)
+
+
+async def test_http_is_served_beside(live: Serving) -> None:
+    async with await Raw.connect(live) as client:
+        await client.send_bytes(b"GET / HTTP/1.1\r\nHost: board\r\nConnection: close\r\n\r\n")
+        assert (await client.rest()).startswith(b"HTTP/1.1 200 ")
+
+
+async def test_ping_is_answered_in_any_pieces_and_leaves_nothing_behind(live: Serving, client: Raw) -> None:
+    (server_side,) = live.connections()
+    await client.send(PING, b"hello")
+    assert await client.receive() == (PONG, b"hello")
+    await until(lambda: server_side._ear is None)
+    data = client_frame(PING, b"x" * 125) + client_frame(PING) + client_frame(PONG, b"unasked")
+    for at in range(len(data)):
+        await client.send_bytes(data[at : at + 1])
+        await asyncio.sleep(0)
+    assert await client.receive() == (PONG, b"x" * 125)
+    assert await client.receive() == (PONG, b"")
+    await until(lambda: server_side._ear is None)
+    live.hub.publish(frame(2))
+    assert (await client.board())["seq"] == 2
+
+
+async def test_a_wasteful_length_keeps_the_parser_and_nothing_breaks(live: Serving, client: Raw) -> None:
+    wasteful = bytes([0x80 | PING, 0x80 | 126, 0, 1]) + bytes(4) + b"a"
+    await client.send_bytes(wasteful + wasteful[:3])
+    assert await client.receive() == (PONG, b"a")
+    await client.send_bytes(wasteful[3:])
+    assert await client.receive() == (PONG, b"a")
+    assert live.connections()[0]._ear is not None
+
+
+@pytest.mark.parametrize("payload", [b"", b"\x03\xe8", b"\x03\xe9going away", b"\x0f\xa0mine"])
+async def test_a_close_is_echoed(live: Serving, client: Raw, payload: bytes) -> None:
+    await client.send(CLOSE, payload)
+    assert await client.receive() == (CLOSE, payload)
+    await client.ended()
+    await until(lambda: live.hubs.connections == 0)
+
+
+@pytest.mark.parametrize(
+    ("data", "code"),
+    [
+        (client_frame(PING, masked=False), 1002),
+        (client_frame(TEXT, b"{}", masked=False), 1002),
+        (client_frame(PING, rsv1=True), 1002),
+        (client_frame(3), 1002),
+        (client_frame(11), 1002),
+        (client_frame(PING, fin=False), 1002),
+        (client_frame(PING, b"x" * 126), 1002),
+        (client_frame(CONT, b"x"), 1002),
+        (client_frame(TEXT, b"a", fin=False) + client_frame(TEXT, b"b"), 1002),
+        (client_frame(TEXT, b"a", fin=False) + client_frame(CLOSE), 1002),
+        (client_frame(CLOSE, b"\x03"), 1002),
+        (client_frame(CLOSE, b"\x03\xed"), 1002),
+        (client_frame(CLOSE, b"\x03\xe8\xff"), 1007),
+        (client_frame(TEXT, b"\xff"), 1007),
+        (client_frame(TEXT, "é".encode()[:1], fin=False) + client_frame(CONT, b"!"), 1007),
+        (client_frame(TEXT, b"x" * 4097), 1009),
+        (client_frame(TEXT, b"x" * 100_000), 1009),
+        (bytes([0x81, 0xFF]) + b"\x7f" + b"\xff" * 7, 1009),
+        (client_frame(TEXT, b"x" * 4000, fin=False) + client_frame(CONT, b"x" * 97), 1009),
+        (client_frame(TEXT, b"x" * 4096), 4400),
+        (client_frame(TEXT, '{"type":"é"}'.encode()), 4400),
+        (client_frame(TEXT), 4400),
+        (client_frame(BINARY, b"\xff"), 4400),
+        (client_frame(BINARY, fin=False), 4400),
+        (
+            client_frame(TEXT, "é".encode()[:1], fin=False)
+            + client_frame(PING)
+            + client_frame(CONT, "é".encode()[1:], fin=False)
+            + client_frame(CONT),
+            4400,
+        ),
+    ],
+)
+@pytest.mark.parametrize("pieces", [False, True])
+async def test_what_a_client_may_not_send_ends_the_connection(
+    live: Serving, client: Raw, data: bytes, code: int, pieces: bool
+) -> None:
+    if pieces:
+        for start in range(0, len(data), 1 + len(data) // 20):
+            await client.send_bytes(data[start : start + 1 + len(data) // 20])
+            await asyncio.sleep(0)
+    else:
+        await client.send_bytes(data)
+    got, _ = await client.closed()
+    assert got == code
+    assert len(live.hub) == 0
+    await client.send(CLOSE, b"\x03\xe8")
+    await client.ended()
+    client.sock.close()
+    await until(lambda: live.hubs.connections == 0)
+
+
+async def test_a_message_in_fragments_outlives_pauses(client: Raw) -> None:
+    await client.send(TEXT, b"{", fin=False)
+    await client.send(PING)
+    assert await client.receive() == (PONG, b"")
+    await client.send(CONT, b"}")
+    assert await client.closed() == (4400, "bad message")
+    await client.send(CLOSE)
+
+
+async def test_who_floods_is_closed_and_costs_little(client: Raw) -> None:
+    await client.send_bytes(client_frame(PING) * 5_000)
+    pongs = 0
+    while (got := await client.receive())[0] == PONG:
+        pongs += 1
+    assert got == (CLOSE, b"\x0f\xbdtoo many messages")
+    # A second's share, or two if a second ended meanwhile; the rest was not even parsed.
+    assert pongs <= 2 * connection.INBOUND_BYTES // len(client_frame(PING))
+
+
+async def fill(live: Serving, server_side: Connection) -> int:
+    """Publish until a client that does not read can take no more; the last seq."""
+    seq = 1
+    while not server_side.paused:
+        seq += 1
+        live.hub.publish(frame(seq, rows=100))
+        await until(lambda: live.hub._merging is None)
+    return seq
+
+
+async def test_who_pings_and_does_not_read_is_not_listened_to(
+    live: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub, "MERGE_SECONDS", 0.001)
+    async with await Raw.watch(live, receive_buffer=4_096) as deaf:
+        (server_side,) = live.connections()
+        seq = await fill(live, server_side)
+        waiting = server_side._transport.get_write_buffer_size()
+        await deaf.send(PING, b"1")
+        await until(lambda: not server_side._transport.is_reading())
+        await deaf.send(PING, b"2")
+        await deaf.send(PING, b"3")
+        assert server_side._transport.get_write_buffer_size() == waiting
+        seq += 1
+        live.hub.publish(frame(seq, top=-1))
+        # It reads at last: whole frames, the newest at the end, no pong inside one, and it is heard again.
+        pongs = []
+        last = 0
+        while b"3" not in pongs or last < seq:
+            opcode, payload = await deaf.receive()
+            if opcode == PONG:
+                pongs.append(payload)
+            else:
+                last = msgspec.json.decode(payload)["seq"]
+        assert pongs == [b"2", b"3"]
+        assert server_side._transport.is_reading()
+
+
+async def test_who_closes_without_having_read_is_let_go(
+    live: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub, "MERGE_SECONDS", 0.001)
+    async with await Raw.watch(live, receive_buffer=4_096) as slow:
+        await fill(live, live.connections()[0])
+        await slow.send(CLOSE, b"\x03\xe8")
+        await until(lambda: len(live.hub) == 0)
+        assert (await slow.closed())[0] == 1000
+        await slow.ended()
+        await until(lambda: live.hubs.connections == 0)
+
+
+async def test_who_vanishes_while_stalled_leaves_nothing(
+    live: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub, "MERGE_SECONDS", 0.001)
+    async with await Raw.watch(live, receive_buffer=4_096) as stalled:
+        await fill(live, live.connections()[0])
+        assert len(live.hubs._stuck) == 1
+    await until(lambda: live.hubs.connections == 0)
+    assert not live.hubs._stuck
+    assert stalled.sock.fileno() == -1
+
+
+@pytest.mark.parametrize("reset", [False, True])
+async def test_clients_that_connect_and_vanish_leave_nothing(live: Serving, reset: bool) -> None:
+    for _ in range(50):
+        client = await Raw.watch(live)
+        if reset:
+            client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # RST
+        client.sock.close()
+    await until(lambda: live.hubs.connections == 0)
+    assert len(live.hub) == 0
+    assert not [other for other in live.server.server_state.connections if isinstance(other, Connection)]
+    assert not live.hubs._stuck
+    assert not live.hubs._closing
+
+
+async def test_a_half_close_ends_the_connection(live: Serving, client: Raw) -> None:
+    client.sock.shutdown(socket.SHUT_WR)
+    await client.ended()
+    await until(lambda: live.hubs.connections == 0)
+
+
+async def test_a_client_keeps_the_connection_alive_by_itself(live: Serving) -> None:
+    async with connect(live.url(), ping_interval=0.01, ping_timeout=PATIENCE, proxy=None) as client:
+        for seq in range(2, 8):
+            live.hub.publish(frame(seq))
+        while msgspec.json.decode(await client.recv())["seq"] < 7:
+            pass
+        async with asyncio.timeout(PATIENCE):
+            await (await client.ping())

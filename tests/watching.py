@@ -1,0 +1,215 @@
+"""For the tests of live: a real server on a real socket, frames, and a client that reads when it is told."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import struct
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any, Self, cast
+
+import msgspec
+import uvicorn
+
+from scoreboard.config import Board, Config, Live
+from scoreboard.live import Connection, Hub, Hubs, protocol, tune
+from scoreboard.model import Frame, Line
+
+PATIENCE = 20.0
+"""Seconds until a test gives up waiting for what it knows must come."""
+
+
+def frame(
+    seq: int, *, epoch: str = "e1", board: str = "main", top: int | None = None, rows: int = 3
+) -> Frame:
+    """A frame whose top is told from others' by ``top`` (default: its seq)."""
+    score = seq if top is None else top
+    lines = tuple(Line(rank, f"u{rank}", f"Name {rank} " + "n" * 50, score) for rank in range(1, rows + 1))
+    return Frame(board, epoch, seq, "2026-11-23T20:15:00.123Z", 58213, lines)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait until something is so."""
+    async with asyncio.timeout(PATIENCE):
+        while not condition():  # noqa: ASYNC110 - what is waited for has no event of its own
+            await asyncio.sleep(0.002)
+
+
+class Serving:
+    """A server with its hubs."""
+
+    def __init__(self, hubs: Hubs, server: uvicorn.Server, address: tuple[str, int]) -> None:
+        self.hubs = hubs
+        self.server = server
+        self.address = address
+
+    @property
+    def hub(self) -> Hub:
+        """The hub of the board ``main``."""
+        hub = self.hubs.get("main")
+        assert hub is not None
+        return hub
+
+    def url(self, path: str = "/boards/main/live") -> str:
+        return f"ws://{self.address[0]}:{self.address[1]}{path}"
+
+    def connections(self) -> list[Connection]:
+        return [cast("Connection", client) for client in self.hub.clients()]
+
+
+@asynccontextmanager
+async def serving(
+    *, connections: int = 20_000, handshakes: int = 5_000, boards: tuple[str, ...] = ("main",)
+) -> AsyncIterator[Serving]:
+    """A uvicorn server with an app that says 200 to everything, on a tuned socket."""
+
+    async def app(_scope: Any, _receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
+        await send({"type": "http.response.body", "body": b""})
+
+    config = Config(
+        boards=dict.fromkeys(boards, Board()), live=Live(connections=connections, handshakes=handshakes)
+    )
+    hubs = Hubs(config)
+    ws = cast("type[asyncio.Protocol]", protocol(hubs))
+    server = uvicorn.Server(uvicorn.Config(app, ws=ws, http="httptools", lifespan="off", log_config=None))
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        tune(sock)
+        address = sock.getsockname()
+        task = asyncio.create_task(server.serve(sockets=[sock]))
+        try:
+            await until(lambda: server.started)
+            yield Serving(hubs, server, address)
+        finally:
+            hubs.close()
+            server.should_exit = True
+            async with asyncio.timeout(PATIENCE):
+                await task
+
+
+class Raw:
+    """A WebSocket client by hand: it sends any bytes, and takes bytes off its socket only when told."""
+
+    KEY = "dGhlIHNhbXBsZSBub25jZQ=="
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self.buffer = b""
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.sock.close()
+
+    @classmethod
+    async def connect(cls, serving: Serving, *, receive_buffer: int | None = None) -> Self:
+        """Connect without a handshake."""
+        sock = socket.socket()
+        sock.setblocking(False)
+        if receive_buffer is not None:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        await asyncio.get_running_loop().sock_connect(sock, serving.address)
+        return cls(sock)
+
+    @classmethod
+    async def watch(cls, serving: Serving, path: str = "/boards/main/live", **options: Any) -> Self:
+        """Connect and shake hands."""
+        client = await cls.connect(serving, **options)
+        status, _ = await client.ask(path)
+        assert status == 101
+        return client
+
+    async def ask(
+        self, path: str = "/boards/main/live", *, connection: str = "Upgrade", **headers: str
+    ) -> tuple[int, dict[str, str]]:
+        """Send an upgrade request; the answer's status and headers."""
+        lines = [f"GET {path} HTTP/1.1", "Host: board", f"Connection: {connection}", "Upgrade: websocket"]
+        lines += [f"Sec-WebSocket-Key: {self.KEY}", "Sec-WebSocket-Version: 13"]
+        lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
+        await self.send_bytes("\r\n".join([*lines, "", ""]).encode())
+        first, *rest = (await self._take_until(b"\r\n\r\n")).decode().split("\r\n")
+        pairs = (line.partition(": ") for line in rest if line)
+        return int(first.split()[1]), {name.lower(): value for name, _, value in pairs}
+
+    async def send_bytes(self, data: bytes) -> None:
+        async with asyncio.timeout(PATIENCE):
+            await asyncio.get_running_loop().sock_sendall(self.sock, data)
+
+    async def send(self, opcode: int, payload: bytes = b"", **how: bool) -> None:
+        await self.send_bytes(client_frame(opcode, payload, **how))
+
+    async def receive(self) -> tuple[int, bytes]:
+        """The next frame: opcode and payload. Never masked, fragmented or with reserved bits."""
+        first, length = await self._take(2)
+        assert first & 0xF0 == 0x80
+        if length == 126:
+            (length,) = struct.unpack("!H", await self._take(2))
+        elif length == 127:
+            (length,) = struct.unpack("!Q", await self._take(8))
+        return first & 0x0F, await self._take(length)
+
+    async def board(self) -> Any:
+        """The next frame, which is a text frame, as JSON."""
+        opcode, payload = await self.receive()
+        assert opcode == 1, (opcode, payload)
+        return msgspec.json.decode(payload)
+
+    async def closed(self) -> tuple[int, str]:
+        """Code and reason of the close frame, passing over text frames and pongs before it."""
+        opcode = 0
+        payload = b""
+        while opcode != 8:
+            opcode, payload = await self.receive()
+        return struct.unpack("!H", payload[:2])[0], payload[2:].decode()
+
+    async def ended(self) -> None:
+        """Wait for the end of the stream, passing over what comes before it."""
+        async with asyncio.timeout(PATIENCE):
+            while await asyncio.get_running_loop().sock_recv(self.sock, 65_536):
+                pass
+
+    async def rest(self) -> bytes:
+        """Everything until the end of the stream."""
+        async with asyncio.timeout(PATIENCE):
+            while data := await asyncio.get_running_loop().sock_recv(self.sock, 65_536):
+                self.buffer += data
+        return self.buffer
+
+    async def _take(self, size: int) -> bytes:
+        while len(self.buffer) < size:
+            await self._more(size - len(self.buffer))
+        taken, self.buffer = self.buffer[:size], self.buffer[size:]
+        return taken
+
+    async def _take_until(self, mark: bytes) -> bytes:
+        while mark not in self.buffer:
+            await self._more(65_536)
+        taken, _, self.buffer = self.buffer.partition(mark)
+        return taken
+
+    async def _more(self, size: int) -> None:
+        async with asyncio.timeout(PATIENCE):
+            data = await asyncio.get_running_loop().sock_recv(self.sock, size)
+        assert data, "the server has ended the connection"
+        self.buffer += data
+
+
+def client_frame(
+    opcode: int, payload: bytes = b"", *, fin: bool = True, masked: bool = True, rsv1: bool = False
+) -> bytes:
+    """A frame as a client sends it, or as it should not."""
+    head = bytes([opcode | fin << 7 | rsv1 << 6])
+    size, bit = len(payload), masked << 7
+    if size < 126:
+        head += bytes([size | bit])
+    elif size < 65_536:
+        head += struct.pack("!BH", 126 | bit, size)
+    else:
+        head += struct.pack("!BQ", 127 | bit, size)
+    if not masked:
+        return head + payload
+    mask = os.urandom(4)
+    return head + mask + bytes(byte ^ mask[i % 4] for i, byte in enumerate(payload))
