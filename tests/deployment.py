@@ -135,12 +135,14 @@ async def frame_with(socket: ClientConnection, top: Sequence[tuple[str, int]]) -
 
 
 async def submit(
-    client: httpx.AsyncClient, user: str, action: str, *, wait: int = 10, **headers: str
+    client: httpx.AsyncClient, user: str, action: str, *, wait: int = 10, credentials: str = ""
 ) -> httpx.Response:
-    """Report an action; wait for its outcome."""
-    prefer = {"prefer": f"wait={wait}"} if wait else {}
+    """Report an action, as the client's service or with other credentials; wait for its outcome."""
+    headers = {"prefer": f"wait={wait}"} if wait else {}
+    if credentials:
+        headers |= bearer(credentials)
     body = {"userId": user, "actionId": action}
-    return await client.post("/update-score", json=body, headers={**prefer, **headers})
+    return await client.post("/update-score", json=body, headers=headers)
 
 
 async def until(condition: Callable[[], Any]) -> None:

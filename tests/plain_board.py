@@ -7,10 +7,11 @@ import os
 import signal
 import uuid
 from bisect import bisect_left
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
@@ -41,14 +42,15 @@ class Valkey:
             *("--dir", str(self._socket.parent), "--enable-debug-command", "yes", *self._options),
             start_new_session=True,
         )
-        async with asyncio.timeout(SECONDS), self.client() as client:
-            while True:
+        async with self.client() as client:
+
+            async def answers() -> bool:
                 try:
-                    await client.ping()
+                    return bool(await client.ping())
                 except RedisError:
-                    await asyncio.sleep(0.005)
-                else:
-                    return
+                    return False
+
+            await until(answers)
 
     def signal(self, number: signal.Signals) -> None:
         """Send it a signal."""
@@ -63,7 +65,7 @@ class Valkey:
         await self._process.wait()
 
     @asynccontextmanager
-    async def client(self) -> AsyncIterator[Redis]:
+    async def client(self) -> AsyncIterator[Any]:
         """A client of the test's own, to look and to break things."""
         redis = Redis.from_url(self.url, socket_timeout=SECONDS)
         try:
@@ -98,6 +100,13 @@ def configuration(**settings: object) -> config.Config:
     """One board of these settings, in a namespace of its own."""
     one = config.Board(**settings)  # type: ignore[arg-type]
     return config.Config(boards={NAME: one}, namespace=uuid.uuid4().hex)
+
+
+async def until(condition: Callable[[], Awaitable[bool]]) -> None:
+    """Wait until it holds: looks again every few milliseconds, gives up after ``SECONDS``."""
+    async with asyncio.timeout(SECONDS):
+        while not await condition():  # noqa: ASYNC110  what happens in a server sets no event here
+            await asyncio.sleep(0.005)
 
 
 async def chunks(*parts: Sequence[Row]) -> AsyncIterator[Sequence[Row]]:

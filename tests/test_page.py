@@ -445,12 +445,50 @@ async def test_reconnecting_resumes_from_the_board_it_has(system: System, visit:
     wire.say(type="heartbeat", board=BOARD, epoch="k3", seq=7)
     await expect(link(page)).to_have_text("Live")
     # Older or the same is not taken; another epoch is, whatever its seq.
-    wire.show([("Ann", 5)], seq=6, epoch="k3")
-    wire.show([("Ann", 6)], seq=7, epoch="k3")
+    await page.evaluate(
+        """() => {
+          window.came = [];
+          const name = (row) => row.querySelector(".name").textContent;
+          new MutationObserver((records) => {
+            for (const { addedNodes } of records) window.came.push(...[...addedNodes].map(name));
+          }).observe(document.getElementById("rows"), { childList: true });
+        }"""
+    )
+    wire.show([("Ann", 5), ("Old", 1)], seq=6, epoch="k3")
+    wire.show([("Ann", 6), ("Same", 1)], seq=7, epoch="k3")
     wire.show([("Ann", 11), ("Bob", 1)], seq=8, epoch="k3")
     await expect(rows(page).locator(".score")).to_have_text(["11", "1"])
     wire.show([("Cem", 3)], seq=1, epoch="k4")
     await expect(rows(page).locator(".name")).to_have_text(["Cem"])
+    assert {"Old", "Same"}.isdisjoint(await page.evaluate("window.came"))
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        "window.dispatchEvent(new Event('online'))",
+        "document.dispatchEvent(new Event('visibilitychange', {bubbles: true}))",
+    ],
+)
+async def test_a_long_wait_ends_when_the_network_or_the_reader_is_back(
+    system: System, visit: Open, event: str
+) -> None:
+    wire = Wire()
+    page = await visit(f"{system.url}/?board={EMPTY}", wire, clock=True)
+    await expect(link(page)).to_have_text("Live")
+    await page.evaluate("Math.random = () => 0.999")
+    wire.closes_with = 4002
+    await wire.cut(4002)
+    await expect(link(page)).to_contain_text("Reconnecting in")
+    async with asyncio.timeout(30):
+        while not re.fullmatch(r"Offline, trying again in (20|19) s", await link(page).inner_text()):
+            await page.clock.run_for(1_000)
+    attempts = len(wire.urls)
+    assert attempts > 4
+    wire.closes_with = None
+    await page.evaluate(event)
+    await expect(link(page)).to_have_text("Live")
+    assert len(wire.urls) == attempts + 1
 
 
 async def test_a_silent_connection_is_given_up(system: System, visit: Open) -> None:
@@ -553,6 +591,7 @@ async def test_the_board_has_names_and_roles(system: System, visit: Open) -> Non
     [ann] = users("roles")
     await score(system, ann)
     page = await visit(f"{system.url}/?board={BOARD}")
+    await expect(link(page)).to_have_text("Live")
     title = await page.get_by_role("heading", level=1).text_content()
     assert title
     table = page.get_by_role("table", name=title)

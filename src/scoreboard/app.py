@@ -39,7 +39,7 @@ from scoreboard.board import Board
 from scoreboard.config import Config, Environment, environment, load
 from scoreboard.database import Database
 from scoreboard.envelope import Sealer
-from scoreboard.errors import ConfigurationError, LogMismatch, ScoreboardError, Unavailable
+from scoreboard.errors import EX_CONFIG, ConfigurationError, LogMismatch, ScoreboardError, Unavailable
 from scoreboard.group_commit import GroupCommit
 from scoreboard.live import Hubs, protocol, raise_file_limit
 from scoreboard.queue import Queue
@@ -48,7 +48,6 @@ from scoreboard.worker import Worker, mismatch_in
 
 logger = logging.getLogger(__name__)
 
-EX_CONFIG = 78  # sysexits.h: configuration error
 DRAIN_SECONDS = 8  # how long open requests may take to end; the supervisor kills after 10
 KEEP_ALIVE_SECONDS = 75
 # On every answer. What a page may load is said with the page.

@@ -18,13 +18,12 @@ import click
 
 from scoreboard import __version__
 from scoreboard.config import Config, Environment, environment, load, secret_of
-from scoreboard.errors import ConfigurationError, ScoreboardError
+from scoreboard.errors import EX_CONFIG, ConfigurationError, ScoreboardError
 from scoreboard.model import Scope, flaw_of_name, flaw_of_user_id
 
 if TYPE_CHECKING:
     from scoreboard.supervisor import Options
 
-EX_CONFIG = 78  # sysexits.h
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 

@@ -21,6 +21,9 @@ from __future__ import annotations
 
 from typing import Any
 
+EX_CONFIG = 78
+"""Exit status of a role or command whose configuration is wrong (sysexits.h): trying again does not help."""
+
 
 class ScoreboardError(Exception):
     """Something went wrong."""

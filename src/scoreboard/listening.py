@@ -12,6 +12,7 @@ import errno
 import socket
 
 from scoreboard.errors import ConfigurationError, EngineError
+from scoreboard.live import tune
 
 BACKLOG = 4096  # connections that wait while all processes are busy; the kernel's own bound (somaxconn)
 READY_SECONDS = 60.0  # from the engines' start to the first answer; a cold machine needs a few
@@ -33,7 +34,7 @@ def listen(host: str, port: int) -> socket.socket:
         listening = socket.socket(family, kind, protocol)
         try:
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # accepted sockets inherit it
+            tune(listening)
             listening.bind(address)
             listening.listen(BACKLOG)
             listening.setblocking(False)

@@ -1,12 +1,16 @@
 """Metrics of all stages, for Prometheus. Names say the unit; labels are few and their values bounded.
 
 Several processes behind one port share their figures through files in the folder that
-``PROMETHEUS_MULTIPROC_DIR`` names (the supervisor sets it); ``GET /metrics`` adds them up.
+``PROMETHEUS_MULTIPROC_DIR`` names (the supervisor sets it for its children); ``GET /metrics`` adds them up.
+That variable is the client library's; it is read here because it is the library's own switch.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
 
 from prometheus_client import (
     REGISTRY,
@@ -44,10 +48,28 @@ CATALOGUE_MISMATCH = Counter(
 CONNECTIONS = Gauge("scoreboard_live_connections", "Watching WebSocket clients", multiprocess_mode="livesum")
 
 
+FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+
+
+def shared(data: Path) -> dict[str, str]:
+    """An empty folder for the figures of processes that are about to start; what tells them of it."""
+    folder = data / "metrics"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(mode=0o700)
+    return {FOLDER: str(folder)}
+
+
+def forget(env: Mapping[str, str], pid: int) -> None:
+    """A process that shared its figures has ended: what it had at that moment is no longer so."""
+    if FOLDER in env:
+        for file in Path(env[FOLDER]).glob(f"gauge_live*_{pid}.db"):
+            file.unlink(missing_ok=True)
+
+
 def exposed() -> tuple[bytes, str]:
     """All figures in Prometheus' text format, and its content type."""
     registry: CollectorRegistry = REGISTRY
-    if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+    if FOLDER in os.environ:
         registry = CollectorRegistry()
         multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
     return exposition.generate_latest(registry), exposition.CONTENT_TYPE_LATEST

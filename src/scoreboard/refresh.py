@@ -9,6 +9,7 @@ so what waits in memory is bounded, and a board can be lost at any moment and co
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -53,6 +54,8 @@ class _Partition:
         """How far each board has been told; ``None``: not known, it must catch up."""
         self.advanced: dict[str, float] = {}
         self.begun = asyncio.Event()
+        self.again = 0.0
+        """When boards that are behind may be tried again."""
 
 
 class Refresher:
@@ -93,32 +96,31 @@ class Refresher:
     async def _keep_up(self, state: _Partition, partition: int, tasks: asyncio.TaskGroup) -> None:
         await state.begun.wait()
         pause = AGAIN_SECONDS[0]
-        again = 0.0
         while True:
-            batches = await self._next(state, again if self._behind(state) else None)
-            if batches:
-                await self._tell(state, partition, batches)
-            if self._behind(state) and time.monotonic() >= again:
+            batches = await self._next(state)
+            if self._behind(state) and time.monotonic() >= state.again:
                 try:
                     await self._catch_up(state, partition, tasks)
                     pause = AGAIN_SECONDS[0]
                 except Unavailable as error:
                     logger.warning("a board is behind: %s", error, extra={"partition": partition})
                     pause = min(2 * pause, AGAIN_SECONDS[1])
-                again = time.monotonic() + pause
+                state.again = time.monotonic() + pause
+            if batches:
+                await self._tell(state, partition, batches)
 
     @staticmethod
     def _behind(state: _Partition) -> bool:
         return None in state.told.values()
 
-    @staticmethod
-    async def _next(state: _Partition, again: float | None) -> list[Committed]:
-        """All that waits; at least one batch, or none once the time ``again`` has come."""
-        limit = ADVANCE_SECONDS if again is None else max(0.0, again - time.monotonic())
+    async def _next(self, state: _Partition) -> list[Committed]:
+        """All that waits; without any, nothing once it is time to catch up, or to tell how far the log is."""
+        behind = self._behind(state)
+        limit = max(0.0, state.again - time.monotonic()) if behind else ADVANCE_SECONDS
         try:
             batches = [await asyncio.wait_for(state.arrived.get(), limit)]
         except TimeoutError:
-            return [] if again is not None else [Committed(state.upto, (), ())]
+            return [] if behind else [Committed(state.upto, (), ())]
         while not state.arrived.empty():
             batches.append(state.arrived.get_nowait())
         return batches
@@ -204,6 +206,10 @@ class Refresher:
             logger.warning("a board could not be rebuilt: %s", error, extra={"board": board})
         finally:
             del self._rebuilding[board]
+        for state in self._partitions:
+            state.again = 0.0  # what was committed meanwhile is told at once
+            with contextlib.suppress(asyncio.QueueFull):
+                state.arrived.put_nowait(Committed(state.upto, (), ()))
 
 
 async def rebuild(

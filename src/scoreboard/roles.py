@@ -15,14 +15,14 @@ from pathlib import Path
 
 import msgspec
 
+from scoreboard import metrics
 from scoreboard.engines import Engines
 from scoreboard.engines.process import Backoff, Process
 from scoreboard.engines.server import outcome
-from scoreboard.errors import ConfigurationError
+from scoreboard.errors import EX_CONFIG, ConfigurationError
 
 logger = logging.getLogger(__name__)
 
-EX_CONFIG = 78  # sysexits.h: the configuration is wrong, and will be at the next try
 STOP_SECONDS = 10.0  # for a role to drain; a request waits no longer than that (`Prefer: wait`)
 
 
@@ -88,6 +88,7 @@ class Keeper:
             if self._engines.leftovers is not None:
                 self._engines.leftovers.remember(self._name, process.pid)
             code = await process.wait()
+            metrics.forget(self._env, process.pid)
             if code == EX_CONFIG:
                 raise ConfigurationError(f"the {role} cannot run with this configuration; it says why above")
             delay = backoff.after(process.age)

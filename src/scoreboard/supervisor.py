@@ -19,7 +19,7 @@ from pathlib import Path
 import msgspec
 import setproctitle
 
-from scoreboard import config
+from scoreboard import config, metrics
 from scoreboard.engines import Engines, Urls, folder, given
 from scoreboard.engines.process import Leftovers
 from scoreboard.errors import ConfigurationError, EngineError, ScoreboardError
@@ -183,6 +183,7 @@ class _Everything:
             "SCOREBOARD_BOARD_URL": urls.board,
             "SCOREBOARD_SECRET": secret,
             "SCOREBOARD_DATA": str(self._data),
+            **metrics.shared(self._data),
         }
         if self._options.config is not None and not self._options.demo:
             env["SCOREBOARD_CONFIG"] = str(self._options.config.absolute())

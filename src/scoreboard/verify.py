@@ -28,7 +28,7 @@ async def verify(config: Config, options: Options) -> tuple[str, list[str]]:
     async with _opened(config, options) as (database, board):
         deadline = time.monotonic() + ON_THEIR_WAY_SECONDS
         while True:
-            differences = await _differences(config, database, board)
+            differences = await differences_of(config, database, board)
             if not differences or time.monotonic() > deadline:
                 break
             await asyncio.sleep(AGAIN_SECONDS)
@@ -37,7 +37,8 @@ async def verify(config: Config, options: Options) -> tuple[str, list[str]]:
     return report + ("ledger = totals = board" if not differences else "DIFFERENT"), differences
 
 
-async def _differences(config: Config, database: Database, board: Board) -> list[str]:
+async def differences_of(config: Config, database: Database, board: Board) -> list[str]:
+    """What differs right now between ledger and totals, and between database and board, in words."""
     found = [
         f"{row['board']} {row['user_id']!r}: total {row['total']} (reached {row['reached']}),"
         f" ledger {row['ledger']} (reached {row['ledger_reached']})"

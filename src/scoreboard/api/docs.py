@@ -13,6 +13,7 @@ import msgspec
 from litestar import Litestar, MediaType, Request, Response, get
 from litestar.handlers import HTTPRouteHandler
 
+from scoreboard.api.pages import PAGE_HEADERS
 from scoreboard.api.update_score import BATCH_UPDATES, Submission
 from scoreboard.api.updates import Profile
 
@@ -102,8 +103,8 @@ def routes() -> list[HTTPRouteHandler]:
     def openapi(request: Request[Any, Any, Any]) -> Response[dict[str, Any]]:
         return Response(whole(request.app), media_type="application/vnd.oai.openapi+json")
 
-    @get("/docs", include_in_schema=False, media_type=MediaType.HTML, sync_to_thread=False)
-    def show_docs(request: Request[Any, Any, Any]) -> str:
-        return page(whole(request.app))
+    @get("/docs", include_in_schema=False, sync_to_thread=False)
+    def show_docs(request: Request[Any, Any, Any]) -> Response[str]:
+        return Response(page(whole(request.app)), headers=PAGE_HEADERS, media_type=MediaType.HTML)
 
     return [openapi, show_docs]

@@ -13,7 +13,17 @@ from litestar.params import FromPath
 
 from scoreboard.errors import Problem
 
-_ASKED_AGAIN = {"cache-control": "no-cache"}  # a new version shows at once; unchanged files cost a 304
+# What a page of ours may load and do: our own files and sockets, nothing else, nothing inline.
+PAGE_HEADERS = {
+    "content-security-policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self';"
+        " manifest-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'self';"
+        " require-trusted-types-for 'script'"
+    ),
+    "cache-control": "no-cache",  # a new version shows at once; unchanged files cost a 304
+}
+# The client is a module that any page may import.
+_MODULE_HEADERS = {"access-control-allow-origin": "*"}
 # The types of what we serve, whatever the machine's tables say.
 _TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml", ".html": "text/html"}
 
@@ -33,7 +43,9 @@ def routes() -> list[HTTPRouteHandler]:
         if name not in files:
             raise Problem("not_found")
         body, kind, etag = files[name]
-        headers = _ASKED_AGAIN | {"etag": etag, "content-type": f"{kind}; charset=utf-8"}
+        headers = PAGE_HEADERS | {"etag": etag, "content-type": f"{kind}; charset=utf-8"}
+        if name.endswith(".js"):
+            headers |= _MODULE_HEADERS
         if request.headers.get("if-none-match") == etag:
             return Response(b"", status_code=304, headers=headers)
         return Response(body, headers=headers)

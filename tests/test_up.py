@@ -1,0 +1,283 @@
+"""``scoreboard up`` and the commands beside it, as an operator meets them: real processes, a data folder."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import httpx
+import psutil
+import pytest
+
+from deployment import SECONDS, frame_with, until, watching
+from processes import Program, run, started
+
+HISTORY = Path(__file__).parent.parent / "examples" / "redis-history"
+ROLES = ("scoreboard api+live", "scoreboard worker", "postgres", "nats-server", "valkey-server")
+
+
+@pytest.fixture(scope="module")
+async def up(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tuple[Program, Path]]:
+    """Everything, in a folder of its own, with the example's catalogue."""
+    folder = tmp_path_factory.mktemp("up")
+    (folder / "scoreboard.toml").write_bytes((HISTORY / "scoreboard.toml").read_bytes())
+    async with started("up", "--port", "0", cwd=folder) as program:
+        await program.ready()
+        yield program, folder
+
+
+def shown(page: dict[str, Any]) -> list[dict[str, Any]]:
+    return [{name: row[name] for name in ("rank", "userId", "score")} for row in page["top"]]
+
+
+async def test_a_real_history_gives_the_board_that_it_must_give(up: tuple[Program, Path]) -> None:
+    program, folder = up
+    expected = json.loads((HISTORY / "expected.json").read_text())
+    async with httpx.AsyncClient(base_url=program.url) as client:
+        status, out, err = await run("replay", str(HISTORY / "history.csv"), cwd=folder)
+        assert (status, err) == (0, "")
+        assert out.startswith(f"history.csv: {expected['events']} applied in ")
+        page = (await client.get("/boards/main?limit=1000")).json()
+        assert page["total"] == expected["users"]
+        assert shown(page)[:100] == expected["top"]
+        assert shown(page)[-5:] == expected["last"]
+
+        status, out, _ = await run("replay", str(HISTORY / "history.csv"), cwd=folder)
+        assert out.startswith(f"history.csv: {expected['events']} counted before in ")
+        again = (await client.get("/boards/main?limit=1000")).json()
+        assert again["top"] == page["top"]
+
+        for command in ("verify", "rebuild", "verify"):
+            status, out, _ = await run(command, cwd=folder)
+            assert status == 0, out
+        assert out.startswith(
+            f"{expected['events']} events, {expected['users']} users, {expected['total']} points:"
+            " ledger = totals = board"
+        )
+        assert (await client.get("/boards/main?limit=1000")).json()["top"] == page["top"]
+
+        walked, cursor = [], ""
+        while cursor is not None:
+            page = (await client.get(f"/boards/main?limit=97{cursor and '&cursor=' + cursor}")).json()
+            walked += page["top"]
+            cursor = page.get("next")
+        assert walked == again["top"], "the pages are the whole"
+
+
+async def test_verify_tells_a_board_that_is_not_the_database(up: tuple[Program, Path]) -> None:
+    _, folder = up
+    await run("score", "planted", "commit:1", cwd=folder)
+    state = json.loads((folder / "scoreboard-data" / "state.json").read_text())
+    connection = await asyncpg.connect(state["urls"]["database"])
+    await connection.execute("UPDATE scores SET score = score + 1 WHERE user_id = 'planted'")
+    status, out, _ = await run("verify", cwd=folder)
+    assert status == 1
+    assert "DIFFERENT" in out
+    assert "planted" in out
+    await connection.execute("UPDATE scores SET score = score - 1 WHERE user_id = 'planted'")
+    await connection.close()
+    assert (await run("verify", cwd=folder))[0] == 0
+
+
+async def test_keys_are_made_listed_and_revoked(up: tuple[Program, Path]) -> None:
+    program, folder = up
+    status, out, err = await run(
+        "key", "create", "--name", "game", "--scope", "score:write", "--scope", "admin", cwd=folder
+    )
+    assert status == 0
+    key = out.strip()
+    assert re.fullmatch(r"sb_[A-Za-z0-9_-]{43}", key), "the key is alone on standard output"
+    key_id = re.findall(r"k_\w+", err)[0]
+    listed = (await run("key", "list", cwd=folder))[1]
+    assert key_id in listed
+    assert "active" in listed
+    assert key not in listed
+    async with httpx.AsyncClient(base_url=program.url) as client:
+        body = {"userId": "ann", "actionId": "commit:key"}
+        headers = {"authorization": f"Bearer {key}"}
+        assert (await client.post("/update-score", json=body, headers=headers)).status_code == 202
+        assert (await run("key", "revoke", key_id, cwd=folder))[0] == 0
+
+        async def refused() -> bool:
+            return (await client.post("/update-score", json=body, headers=headers)).status_code == 401
+
+        await until(refused)
+    assert (await run("key", "revoke", key_id, cwd=folder))[0] == 1
+
+
+async def test_a_token_of_the_command_line_is_taken(up: tuple[Program, Path]) -> None:
+    program, folder = up
+    token = (await run("token", "--user", "ann", "--name", "Ann", cwd=folder))[1].strip()
+    async with httpx.AsyncClient(
+        base_url=program.url, headers={"authorization": f"Bearer {token}"}
+    ) as client:
+        answer = await client.put("/users/ann", json={"name": "Ännchen"})
+        assert answer.status_code == 202
+
+
+async def test_scores_by_people_who_do_not_program(up: tuple[Program, Path]) -> None:
+    program, folder = up
+    async with httpx.AsyncClient(base_url=program.url) as client:
+        status, out, _ = await run("score", "zoe", "fix", "--count", "1200", cwd=folder)
+        assert status == 0
+        assert "zoe: 1200 applied" in out
+        assert "main: 6000 points, rank 2" in out
+        assert (await run("score", "zoe", "fix:once", cwd=folder))[1].startswith("zoe: 1 applied")
+        assert (await run("score", "zoe", "fix:once", cwd=folder))[1].startswith("zoe: 1 counted before")
+        status, _, err = await run("score", "zoe", "fly", cwd=folder)
+        assert status == 1
+        assert "There is no action 'fly'" in err
+        assert (await client.get("/boards/main/users/zoe")).json()["score"] == 6005
+
+
+async def test_a_second_up_is_refused(up: tuple[Program, Path]) -> None:
+    program, folder = up
+    status, out, err = await run("up", "--port", "0", cwd=folder)
+    assert status == 1
+    assert "ready" not in out
+    assert f"process {program.pid}" in err
+    assert program.url in err
+
+
+async def test_the_configuration_is_checked_before_anything_starts(tmp_path: Path) -> None:
+    (tmp_path / "scoreboard.toml").write_text("[actions.win]\npoint = 3\n")
+    for command in (["check"], ["up"], ["verify"], ["score", "ann", "win"]):
+        status, out, err = await run(*command, cwd=tmp_path)
+        assert (status, out) == (78, "")
+        assert "unknown key 'point' in [actions.win]; did you mean 'points'?" in err
+    assert not (tmp_path / "scoreboard-data").exists()
+    (tmp_path / "scoreboard.toml").write_text("[actions.win]\npoints = 3\n")
+    status, out, _ = await run("check", cwd=tmp_path)
+    assert status == 0
+    assert "action win: 3 points, policy service, counts on main" in out
+    status, _, err = await run("check", cwd=tmp_path, settings={"SCOREBOARD_QUEU_URL": "x"})
+    assert status == 78
+    assert "did you mean 'SCOREBOARD_QUEUE_URL'?" in err
+
+
+async def test_every_process_has_its_name_and_may_be_killed_at_any_moment(
+    up: tuple[Program, Path],
+) -> None:
+    """``kill -9`` of each process under load: it comes back, and no 202 is lost or counted twice."""
+    program, folder = up
+    key = (await run("key", "create", "--name", "load", "--scope", "score:write", cwd=folder))[1].strip()
+    accepted: set[str] = set()
+    sent = 0
+    stop = asyncio.Event()
+
+    async def load(lane: int, client: httpx.AsyncClient) -> None:
+        nonlocal sent
+        number = 0
+        while not stop.is_set():
+            number += 1
+            body = {"userId": f"lane{lane}", "actionId": f"commit:{lane}-{number}"}
+            while True:
+                try:
+                    answer = await client.post("/update-score", json=body)
+                except httpx.TransportError:
+                    await asyncio.sleep(0.01)  # the process is gone: the client's back-off
+                    continue
+                sent += 1
+                assert answer.status_code in (202, 503), answer.text
+                if answer.status_code == 202:
+                    accepted.add(answer.json()["eventId"])
+                    break
+                assert answer.json()["retryable"] is True
+                await asyncio.sleep(0.01)
+
+    headers = {"authorization": f"Bearer {key}"}
+    async with (
+        httpx.AsyncClient(base_url=program.url, headers=headers, timeout=SECONDS) as client,
+        asyncio.TaskGroup() as tasks,
+    ):
+        lanes = [tasks.create_task(load(lane, client)) for lane in range(8)]
+        for name in ROLES:
+            before = program.children()
+            assert set(before) == set(ROLES)
+            already = len(accepted)
+            before[name].send_signal(signal.SIGKILL)
+
+            async def back() -> bool:
+                now = program.children().get(name)  # noqa: B023  awaited in this round
+                return now is not None and now.pid != before[name].pid  # noqa: B023
+
+            async def goes_on() -> bool:
+                return len(accepted) > already + 100 and await healthy(client)  # noqa: B023
+
+            await until(back)
+            await until(goes_on)
+        stop.set()
+        await asyncio.gather(*lanes)
+    status, out, err = await run("verify", cwd=folder)
+    assert status == 0, out + err
+    state = json.loads((folder / "scoreboard-data" / "state.json").read_text())
+    connection = await asyncpg.connect(state["urls"]["database"])
+    rows = await connection.fetch("SELECT event_id::text FROM events WHERE user_id LIKE 'lane%'")
+    await connection.close()
+    assert {row[0] for row in rows} >= accepted, "every 202 is in the ledger"
+    assert len(rows) == len({row[0] for row in rows})
+    assert len(accepted) >= len(ROLES) * 100
+
+
+async def healthy(client: httpx.AsyncClient) -> bool:
+    try:
+        answer = await client.get("/health/ready")
+    except httpx.TransportError:
+        return False
+    return answer.status_code == 200 and set(answer.json()["engines"].values()) == {"ok"}
+
+
+async def test_a_killed_supervisor_leaves_nothing_behind_and_nothing_is_lost(tmp_path: Path) -> None:
+    async with started("up", "--port", "0", cwd=tmp_path) as first:
+        await first.ready()
+        assert (await run("score", "ann", "point", "--count", "3", cwd=tmp_path))[0] == 0
+        family = psutil.Process(first.pid).children(recursive=True)
+        assert len(family) > len(ROLES)
+        await first.stop(signal.SIGKILL)
+
+        async def gone() -> bool:
+            return not [p for p in family if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+
+        await until(gone)
+    async with started("up", "--port", "0", cwd=tmp_path) as second:
+        url = await second.ready()
+        async with httpx.AsyncClient(base_url=url) as client, watching(client) as screen:
+            await frame_with(screen, [("ann", 3)])
+        assert await second.stop(signal.SIGINT) == 0
+    status, out, _ = await run("verify", cwd=tmp_path)  # starts everything while it works
+    assert (status, out) == (0, "3 events, 1 users, 3 points: ledger = totals = board\n")
+
+
+async def test_the_demo_moves_by_itself_and_leaves_the_real_ledger_alone(tmp_path: Path) -> None:
+    async with started("up", "--demo", "--port", "0", cwd=tmp_path) as program:
+        url = await program.ready()
+        async with httpx.AsyncClient(base_url=url) as client, watching(client) as screen:
+            async with asyncio.timeout(SECONDS):
+                seen = [json.loads(await screen.recv()) for _ in range(4)]
+            assert len({frame["seq"] for frame in seen}) == 4
+            visit = (await client.post("/demo/join", json={"name": "Zoë"})).json()
+            answer = await client.post(
+                "/update-score",
+                json={"userId": visit["userId"], "actionId": f"{visit['action']}:1"},
+                headers={"authorization": f"Bearer {visit['token']}", "prefer": "wait=10"},
+            )
+            assert answer.json()["status"] == "applied"
+    assert [p.name for p in (tmp_path / "scoreboard-data").iterdir()] == ["demo"]
+
+
+@pytest.mark.parametrize(
+    "command", [[], ["up"], ["key", "create"], ["token"], ["score"], ["replay"], ["verify"], ["check"]]
+)
+async def test_help_is_there_for_everything(tmp_path: Path, command: list[str]) -> None:
+    status, out, _ = await run(*command, "--help", cwd=tmp_path)
+    assert status == 0
+    assert out.startswith("Usage: ")
+    if command:
+        assert "--config" in out
+        assert "--data" in out

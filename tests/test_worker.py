@@ -1,0 +1,161 @@
+"""What was accepted is applied exactly once, wherever a worker ends and whoever goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from pathlib import Path
+
+import httpx
+import nats
+import pytest
+
+from crashing import STEPS
+from deployment import Deployment, frame_with, free_port, is_ready, submit, until, watching
+from processes import settings_of, started
+from scoreboard.board import Board
+from scoreboard.database import Database
+from scoreboard.envelope import Sealer, encode_entry
+from scoreboard.model import Update, event_id_of_action
+from scoreboard.verify import differences_of
+
+HERE = Path(__file__).parent
+
+
+async def accept(client: httpx.AsyncClient, first: int, count: int) -> list[str]:
+    """Have updates accepted; the ids of those that were."""
+    updates = [{"userId": f"u{n % 7}", "actionId": f"point:{n}"} for n in range(first, first + count)]
+    results = (await client.post("/update-scores", json=updates)).json()["results"]
+    assert {result["status"] for result in results} == {"accepted"}
+    return [result["eventId"] for result in results]
+
+
+async def audit(deployment: Deployment, accepted: list[str]) -> None:
+    """Each accepted event is in the ledger once and nothing else is; ledger = totals = board, soon."""
+    async with Database.open(deployment.database_url) as database, deployment.database() as connection:
+
+        async def applied() -> bool:
+            return int(await connection.fetchval("SELECT count(*) FROM events")) >= len(set(accepted))
+
+        await until(applied)
+        rows = await connection.fetch("SELECT event_id::text, outcome FROM events")
+        assert sorted(row["event_id"] for row in rows) == sorted(set(accepted))
+        assert {row["outcome"] for row in rows} == {"applied"}
+        board = Board(deployment.environment.board, deployment.config)
+
+        async def same() -> bool:
+            return not await differences_of(deployment.config, database, board)
+
+        await until(same)
+        await board.close()
+
+
+@pytest.mark.parametrize("point", STEPS)
+async def test_a_worker_that_is_killed_leaves_nothing_lost_and_nothing_twice(
+    deployment: Deployment, tmp_path: Path, point: str
+) -> None:
+    async with deployment.serving() as client:
+        async with deployment.working():
+            accepted = await accept(client, 0, 50)
+            await audit(deployment, accepted)
+        program = (sys.executable, str(HERE / "crashing.py"), point)
+        async with started(cwd=tmp_path, program=program, settings=settings_of(deployment)) as worker:
+            waiting = asyncio.create_task(submit(client, "ann", "point:wait", wait=1))
+            accepted += await accept(client, 50, 300)
+            accepted += await accept(client, 0, 60)  # ten of them for the first time
+            assert await worker.process.wait() == -signal.SIGKILL
+        accepted.append((await waiting).json()["eventId"])
+        async with deployment.working():
+            await audit(deployment, accepted)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+async def test_another_worker_takes_over_within_seconds(
+    deployment: Deployment, tmp_path: Path, number: signal.Signals
+) -> None:
+    async with (
+        deployment.serving() as client,
+        started("worker", cwd=tmp_path, settings=settings_of(deployment)) as first,
+    ):
+        accepted = await accept(client, 0, 100)
+        await audit(deployment, accepted)
+        async with started("worker", cwd=tmp_path, settings=settings_of(deployment)) as second:
+            accepted += await accept(client, 100, 100)
+            await audit(deployment, accepted)
+            first.process.send_signal(number)
+            accepted += await accept(client, 200, 100)
+            async with asyncio.timeout(10):
+                await audit(deployment, accepted)
+            if number == signal.SIGSTOP:
+                # The one that was stopped wakes up and believes that it still applies.
+                first.process.send_signal(signal.SIGCONT)
+                accepted += await accept(client, 300, 100)
+                await audit(deployment, accepted)
+            assert second.process.returncode is None
+
+
+async def test_the_board_may_be_lost_at_any_moment(deployment: Deployment) -> None:
+    async with deployment.running() as client:
+        accepted = await accept(client, 0, 200)
+        await audit(deployment, accepted)
+        before = (await client.get("/boards/main")).json()
+        board = Board(deployment.environment.board, deployment.config)
+        keys = [key async for key in board._server._redis.scan_iter(f"{deployment.name}*")]
+        assert keys
+        await board._server._redis.delete(*keys)
+        await board.close()
+        accepted += await accept(client, 200, 10)
+        await audit(deployment, accepted)
+
+        async def shown() -> bool:
+            now = (await client.get("/boards/main")).json()
+            return bool(now["epoch"] != before["epoch"] and sum(r["score"] for r in now["top"]) == 210)
+
+        await until(shown)
+
+
+async def test_what_is_not_sealed_by_us_is_set_aside_and_scores_nothing(deployment: Deployment) -> None:
+    async with deployment.running() as client:
+        accepted = await accept(client, 0, 10)
+        intruder = await nats.connect(deployment.environment.queue)
+        event_id = event_id_of_action("eve", "point:1").bytes
+        loot = Update(event_id, "eve", "point", "1", 10**6, ("main",), "key:k")
+        forged = Sealer("x" * 32).seal(deployment.config.catalogue, "", [], [encode_entry(loot)])
+        for body in (forged, b"", b"\xff" * 1000):
+            await intruder.jetstream().publish(f"{deployment.name}.log.0", body)
+        await intruder.close()
+        accepted += await accept(client, 10, 10)
+        await audit(deployment, accepted)
+        async with deployment.database() as connection:
+            dead = await connection.fetch("SELECT body, reason FROM dead_letters ORDER BY accept_no")
+        assert [bytes(row["body"]) for row in dead] == [forged, b"", b"\xff" * 1000]
+        assert {row["reason"] for row in dead} == {"the seal is not ours"}
+
+
+async def test_roles_apart_do_what_they_do_together(deployment: Deployment, tmp_path: Path) -> None:
+
+    settings = settings_of(deployment)
+    api, live = f"http://127.0.0.1:{(a := free_port())}", f"http://127.0.0.1:{(b := free_port())}"
+    async with (
+        started("worker", cwd=tmp_path, settings=settings),
+        started("api", "--port", str(a), cwd=tmp_path, settings=settings),
+        started("live", "--port", str(b), cwd=tmp_path, settings=settings),
+        httpx.AsyncClient(base_url=api, headers={"authorization": f"Bearer {deployment.key}"}) as door,
+        httpx.AsyncClient(base_url=live) as screen,
+    ):
+
+        async def both_ready() -> bool:
+            try:
+                return await is_ready(door) and await is_ready(screen)
+            except httpx.TransportError:
+                return False
+
+        await until(both_ready)
+        async with watching(screen) as socket:
+            assert (await submit(door, "ann", "point:1")).json()["boards"]["main"]["rank"] == 1
+            await frame_with(socket, [("ann", 1)])
+        assert (await screen.get("/boards/main")).content == (await door.get("/boards/main")).content
+        refused = await submit(screen, "ann", "point:2")
+        assert refused.status_code == 404
+        assert (await door.get("/boards/main/live")).status_code in (404, 405)
