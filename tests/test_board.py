@@ -183,6 +183,14 @@ async def test_a_board_that_is_built_for_the_first_time_takes_updates_meanwhile(
     await agree(made, plain)
 
 
+async def test_who_was_removed_does_not_come_back_with_an_older_row(valkey: Valkey) -> None:
+    async with board_on(valkey) as made:
+        await told(made, row("a", 1, 1))
+        assert await told(made, row("a", None, 1, changed=3), wanted=["a"]) == {"a": (1, None)}
+        assert await told(made, row("a", 2, 2), wanted=["a"]) == {"a": (None, None)}
+        assert await told(made, row("a", 4, 4), wanted=["a"]) == {"a": (None, 1)}
+
+
 async def test_a_batch_larger_than_luas_stack_is_applied_at_once(valkey: Valkey) -> None:
     async with board_on(valkey, rank="dense") as made:
         plain = Plain("desc", "dense")

@@ -325,12 +325,14 @@ async def test_commands_use_the_running_one(data: Path) -> None:
 
 
 async def test_a_command_starts_what_it_needs_and_stops_it(data: Path) -> None:
+    others = family(os.getpid())  # the engines of other tests
     async with running(Options(config=None, data=data, port=1), children=roles) as found:
         assert found.url.startswith("http://127.0.0.1:")
         assert (await get(found.url))["pid"] > 0
         with pytest.raises(EngineError, match=rf"by a command, process {os.getpid()}"):
             await up(Options(config=None, data=data), children=roles)
-        everyone = family(os.getpid())
+        everyone = [process for process in family(os.getpid()) if process not in others]
+    assert len(everyone) > 3
     assert all(map(dead, everyone))
 
 

@@ -6,6 +6,7 @@ wrong raises ``ConfigurationError`` that names the place, and for an unknown key
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import hashlib
 import os
@@ -193,11 +194,14 @@ def secret_of(environment: Environment, data: Path) -> str:
     path = data / "secret"
     try:
         data.mkdir(mode=0o700, parents=True, exist_ok=True)
-        try:
-            with os.fdopen(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
+        if not path.exists():
+            # Made beside and linked: whoever finds the file finds it whole, and the first one's stands.
+            made = data / f"secret.{secrets.token_hex(4)}"
+            with os.fdopen(os.open(made, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
                 file.write(secrets.token_hex(SECRET_BYTES))
-        except FileExistsError:
-            pass
+            with contextlib.suppress(FileExistsError):
+                path.hardlink_to(made)
+            made.unlink()
         if path.stat().st_mode & 0o077:
             raise ConfigurationError(f"{path} may be read by others; chmod 600 {path}")
         secret = path.read_text().strip()
@@ -221,16 +225,15 @@ def load(path: Path | None = None, environ: Mapping[str, str] | None = None) -> 
             table = msgspec.toml.decode(path.read_bytes())
         except (OSError, msgspec.DecodeError) as error:
             raise ConfigurationError(f"{path}: {error}") from error
-    for variable, (section, key) in _settings().items():
+    for variable, (section, key, kind) in _settings().items():
         if variable in environ:
             target = table.setdefault(section, {}) if section else table
-            target[key] = environ[variable]
+            target[key] = _value(variable, environ[variable], kind)
     if not table.get("boards"):
         table.pop("boards", None)
     where = str(path) if path else "configuration"
     try:
-        # strict=False lets a variable's text stand for a number or a truth value.
-        config = msgspec.convert(table, Config, strict=False)
+        config = msgspec.convert(table, Config)
     except msgspec.ValidationError as error:
         raise ConfigurationError(f"{where}: {_explained(str(error), table)}") from error
     return _checked(config, where, path.parent if path else Path(), environ)
@@ -239,7 +242,7 @@ def load(path: Path | None = None, environ: Mapping[str, str] | None = None) -> 
 def _checked(config: Config, where: str, folder: Path, environ: Mapping[str, str]) -> Config:
     try:
         ZoneInfo(config.timezone)
-    except (OSError, ValueError) as error:
+    except (OSError, KeyError, ValueError) as error:
         raise ConfigurationError(f"{where}: timezone {config.timezone!r} is not known") from error
     for kind, names in (("action", config.actions), ("board", config.boards)):
         for name in names:
@@ -278,15 +281,26 @@ def _with_keys(issuer: Issuer, where: str, folder: Path, environ: Mapping[str, s
     return msgspec.structs.replace(issuer, keys=pems)
 
 
-def _settings() -> dict[str, tuple[str, str]]:
-    """Variable: (section, key), for every setting that is a single value."""
-    found = {PREFIX + "TIMEZONE": ("", "timezone"), PREFIX + "NAMESPACE": ("", "namespace")}
-    hints = {field.name: field.type for field in msgspec.structs.fields(Config)}
-    for section in _TABLES:
-        for item in msgspec.structs.fields(hints[section]):
-            if item.name != "issuers":
-                found[f"{PREFIX}{section}_{item.name}".upper()] = (section, item.name)
+def _settings() -> dict[str, tuple[str, str, Any]]:
+    """Variable: (section, key, type), for every setting that is a value or a list of values."""
+    found = {}
+    for item in msgspec.structs.fields(Config):
+        if item.name in ("timezone", "namespace"):
+            found[f"{PREFIX}{item.name}".upper()] = ("", item.name, item.type)
+        elif item.name in _TABLES:
+            for one in msgspec.structs.fields(item.type):
+                if one.name != "issuers":
+                    found[f"{PREFIX}{item.name}_{one.name}".upper()] = (item.name, one.name, one.type)
     return found
+
+
+def _value(variable: str, text: str, kind: Any) -> Any:
+    """A variable's text as what the setting takes; of a list, the parts between commas."""
+    value: Any = [part.strip() for part in text.split(",") if part.strip()] if "tuple" in str(kind) else text
+    try:
+        return msgspec.convert(value, kind, strict=False)
+    except msgspec.ValidationError as error:
+        raise ConfigurationError(f"{variable}={text!r}: {error}") from error
 
 
 def _explained(message: str, table: dict[str, Any]) -> str:

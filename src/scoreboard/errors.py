@@ -85,7 +85,8 @@ PROBLEMS: dict[str, tuple[int, bool, str]] = {
     "unknown_action": (422, False, "There is no such action in the catalogue."),
     "internal": (500, True, "Something broke here. It has been logged."),
     "queue_full": (503, True, "The queue is full."),
-    "unavailable": (503, True, "Not known to be accepted: send it again with the same actionId."),
+    # Of an update it says: not known to be accepted. Sending it again with the same actionId is safe.
+    "unavailable": (503, True, "Not available right now. Try again; an update with the same actionId."),
 }
 
 

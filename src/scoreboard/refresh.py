@@ -52,6 +52,8 @@ class _Partition:
         """The last accept_no of what has been committed."""
         self.told: dict[str, int | None] = {}
         """How far each board has been told; ``None``: not known, it must catch up."""
+        self.missed = True
+        """Has something been committed that will not come through ``arrived``? Then all must catch up."""
         self.advanced: dict[str, float] = {}
         self.begun = asyncio.Event()
         self.again = 0.0
@@ -73,7 +75,7 @@ class Refresher:
         self._board.database = await self.database.identity()
         state = self._partitions[partition]
         state.upto = max(state.upto, upto)
-        state.told = dict.fromkeys(self._boards)
+        state.missed = True
         state.begun.set()
 
     async def committed(self, partition: int, upto: int, applied: Applied) -> None:
@@ -84,7 +86,7 @@ class Refresher:
         try:
             state.arrived.put_nowait(batch)
         except asyncio.QueueFull:
-            state.told = dict.fromkeys(self._boards)
+            state.missed = True
             await self._answer(applied.outcomes, {})
 
     async def run(self) -> None:
@@ -98,6 +100,8 @@ class Refresher:
         pause = AGAIN_SECONDS[0]
         while True:
             batches = await self._next(state)
+            if state.missed:
+                state.missed, state.told = False, dict.fromkeys(self._boards)
             if self._behind(state) and time.monotonic() >= state.again:
                 try:
                     await self._catch_up(state, partition, tasks)
@@ -111,7 +115,7 @@ class Refresher:
 
     @staticmethod
     def _behind(state: _Partition) -> bool:
-        return None in state.told.values()
+        return state.missed or None in state.told.values()
 
     async def _next(self, state: _Partition) -> list[Committed]:
         """All that waits; without any, nothing once it is time to catch up, or to tell how far the log is."""

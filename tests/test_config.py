@@ -1,0 +1,127 @@
+"""The configuration: strict, and helpful about it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scoreboard.config import Board, Config, environment, load, secret_of
+from scoreboard.errors import ConfigurationError
+
+
+def loaded(tmp_path: Path, text: str, **environ: str) -> Config:
+    path = tmp_path / "scoreboard.toml"
+    path.write_text(text)
+    return load(path, environ)
+
+
+def test_without_a_file_there_is_one_board_and_one_action() -> None:
+    config = load(None, {})
+    assert list(config.boards) == ["main"]
+    assert {name: (a.points, a.policy) for name, a in config.actions.items()} == {"point": (1, "service")}
+
+
+def test_a_file_without_boards_has_main(tmp_path: Path) -> None:
+    config = loaded(tmp_path, "[actions.win]\npoints = 10\n")
+    assert config.boards == {"main": Board()}
+    assert list(config.actions) == ["win"]
+
+
+def test_an_event_counts_on_every_board_that_takes_its_type(tmp_path: Path) -> None:
+    config = loaded(
+        tmp_path,
+        "[actions.win]\npoints = 10\n[actions.visit]\npoints = 0\n"
+        '[boards.all]\n[boards.wins]\nactions = ["win"]\n',
+    )
+    assert config.boards_of("win") == ("all", "wins")
+    assert config.boards_of("visit") == ("all",)
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("[", "Invalid"),
+        ("board = 1", "unknown key 'board'; did you mean 'boards'?"),
+        ("[actions.win]\npoint = 1", "unknown key 'point' in [actions.win]; did you mean 'points'?"),
+        ("[actions.win]", "missing required field `points`"),
+        ('[actions.win]\npoints = "10"', "Expected `int`"),
+        ("[actions.win]\npoints = 1.5", "Expected `int`"),
+        ("[actions.win]\npoints = 9007199254740992", "<= 9007199254740991"),
+        ('[actions.win]\npoints = 1\npolicy = "anyone"', "Invalid enum value 'anyone'"),
+        ("[actions.Win]\npoints = 1", "action name 'Win' is not of the form"),
+        ("[boards.main]\ntop = 101", "<= 100"),
+        ("[boards.main]\nrnk = 'dense'", "unknown key 'rnk' in [boards.main]; did you mean 'rank'?"),
+        ('[boards.main]\nactions = ["wim"]\n[actions.win]\npoints = 1', "did you mean 'win'?"),
+        ('timezone = "Mars"', "timezone 'Mars' is not known"),
+        ("[queue]\npartitions = 0", ">= 1"),
+        ('namespace = "a b"', "matching regex"),
+        ('[[auth.issuers]]\nissuer = "x"\nalgorithms = ["none"]', "Invalid enum value 'none'"),
+        (
+            '[[auth.issuers]]\nissuer = "x"\nalgorithms = ["HS256"]\nsecret_env = "K"',
+            "variable K must hold 32",
+        ),
+        ('[[auth.issuers]]\nissuer = "x"\nalgorithms = ["HS256", "EdDSA"]', "may not share an issuer"),
+        ('[[auth.issuers]]\nissuer = "x"\nalgorithms = ["EdDSA"]\nkeys = ["no.pem"]', "No such file"),
+    ],
+)
+def test_what_is_wrong_is_refused_and_named(tmp_path: Path, text: str, complaint: str) -> None:
+    with pytest.raises(ConfigurationError) as refused:
+        loaded(tmp_path, text)
+    assert complaint in str(refused.value)
+    assert "scoreboard.toml" in str(refused.value)
+
+
+def test_variables_stand_above_the_file(tmp_path: Path) -> None:
+    config = loaded(
+        tmp_path,
+        "[queue]\npartitions = 2\n",
+        SCOREBOARD_QUEUE_PARTITIONS="3",
+        SCOREBOARD_AUTH_LOCAL="true",
+        SCOREBOARD_WEB_TRUSTED_PROXIES="10.0.0.1, 10.1.0.0/16",
+        SCOREBOARD_TIMEZONE="Europe/Berlin",
+    )
+    assert config.queue.partitions == 3
+    assert config.auth.local is True
+    assert config.web.trusted_proxies == ("10.0.0.1", "10.1.0.0/16")
+    assert config.timezone == "Europe/Berlin"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "complaint"),
+    [
+        ("SCOREBOARD_QUEUE_PARTITION", "1", "did you mean 'SCOREBOARD_QUEUE_PARTITIONS'?"),
+        ("SCOREBOARD_SECRET", "short", "at least 32 bytes"),
+    ],
+)
+def test_a_variable_that_means_nothing_is_refused(name: str, value: str, complaint: str) -> None:
+    with pytest.raises(ConfigurationError) as refused:
+        environment({name: value})
+    assert complaint in str(refused.value)
+
+
+def test_a_variable_of_the_wrong_type_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="SCOREBOARD_QUEUE_PARTITIONS='many'"):
+        loaded(tmp_path, "", SCOREBOARD_QUEUE_PARTITIONS="many")
+
+
+def test_the_secret_is_made_once_and_is_private(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    outer = environment({})
+    secret = secret_of(outer, data)
+    assert len(secret) == 64
+    assert secret_of(outer, data) == secret
+    assert [p.name for p in data.iterdir()] == ["secret"]
+    assert (data / "secret").stat().st_mode & 0o777 == 0o600
+    (data / "secret").chmod(0o644)
+    with pytest.raises(ConfigurationError, match="may be read by others"):
+        secret_of(outer, data)
+    assert secret_of(environment({"SCOREBOARD_SECRET": "x" * 32}), data) == "x" * 32
+
+
+def test_the_catalogues_hash_tells_another_catalogue(tmp_path: Path) -> None:
+    texts: list[Any] = ["[actions.win]\npoints = 1", "[actions.win]\npoints = 2", "[actions.win]\npoints = 1"]
+    first, second, third = (loaded(tmp_path, text).catalogue for text in texts)
+    assert first == third
+    assert first != second
