@@ -19,7 +19,6 @@ from plain_board import (
     Valkey,
     board_on,
     chunks,
-    configuration,
     row,
     running,
     told,
@@ -297,11 +296,3 @@ async def test_all_keys_of_a_board_lie_in_one_slot_of_a_cluster(tmp_path: Path) 
             await board.catch_up(NAME, [row("b", 0, 3)], partition=0, upto=2)
             assert await shown(board) == [("a", 1), ("b", 0)]
             assert await board.around(NAME, "b") is not None
-
-
-async def test_a_password_in_the_url_is_not_in_the_error() -> None:
-    board = Board("redis://user:hidden@127.0.0.1:1/0", configuration(), "db")
-    with pytest.raises(BoardUnavailable) as caught:
-        await board.position(NAME)
-    assert "hidden" not in str(caught.value)
-    await board.close()

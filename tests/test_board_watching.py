@@ -25,6 +25,7 @@ from plain_board import (
     until,
 )
 from scoreboard.board import Board, watching
+from scoreboard.errors import BoardUnavailable
 from scoreboard.model import Frame
 
 
@@ -190,3 +191,11 @@ async def test_comparing_a_large_board_reports_each_user_once_and_ends_early(val
         assert sorted(difference.user for difference in found) == sorted(one.user for one in moved)
         assert {difference.what for difference in found} == {"score"}
         assert 1_000 <= len(await board.compare(NAME, chunks())) < 2_100
+
+
+async def test_a_password_in_the_url_is_not_in_the_error() -> None:
+    board = Board("redis://user:hidden@127.0.0.1:1/0", configuration(), "db")
+    with pytest.raises(BoardUnavailable) as caught:
+        await board.position(NAME)
+    assert "hidden" not in str(caught.value)
+    await board.close()

@@ -27,7 +27,7 @@ ANYWHERE = {"access-control-allow-origin": "*", "cache-control": "no-cache"}
 
 def routes(services: Services) -> list[HTTPRouteHandler]:
     """The handlers."""
-    config, board, hubs = services.config, services.board, services.hubs
+    config, ranking, hubs = services.config, services.board, services.hubs
 
     def hub_of(name: str) -> Hub:
         hub = hubs.get(name)
@@ -44,6 +44,7 @@ def routes(services: Services) -> list[HTTPRouteHandler]:
                 "top": one.top,
                 "rank": one.rank,
                 "order": one.order,
+                "actions": [action for action in config.actions if name in config.boards_of(action)],
             }
             for name, one in config.boards.items()
         ]
@@ -51,27 +52,27 @@ def routes(services: Services) -> list[HTTPRouteHandler]:
         return Response({"boards": listed, "demo": demo}, headers=ANYWHERE)
 
     @get(
-        "/boards/{name:str}",
+        "/boards/{board:str}",
         summary="The top of a board",
         description="Without parameters: the newest live frame, with its epoch and seq as `ETag`.",
         responses=problems("unknown_board", "invalid_field", "unavailable"),
     )
     async def show_board(
         request: Request[Any, Any, Any],
-        name: FromPath[str],
+        board: FromPath[str],
         limit: Annotated[int | None, QueryParameter(ge=1, le=LIMIT, description="Rows.")] = None,
         cursor: Annotated[
             str | None, QueryParameter(max_length=1024, description="`next` of the page before.")
         ] = None,
     ) -> Response[bytes]:
-        hub = hub_of(name)
-        if cursor is None and limit in (None, config.boards[name].top):
+        hub = hub_of(board)
+        if cursor is None and limit in (None, config.boards[board].top):
             if hub.latest is None:
                 raise Problem("unavailable", "The board is being built.", retry_after=1)
             frame = hub.latest.frame
             return tagged(request, hub.latest.json, f'"{frame.epoch}-{frame.seq}"')
         try:
-            page = await board.page(name, limit=limit or config.boards[name].top, after=cursor)
+            page = await ranking.page(board, limit=limit or config.boards[board].top, after=cursor)
         except ValueError as error:
             raise Problem("invalid_field", "cursor is not one of this board's.") from error
         if page is None:
@@ -80,19 +81,19 @@ def routes(services: Services) -> list[HTTPRouteHandler]:
         return tagged(request, body, f'"{hashlib.sha256(body).hexdigest()[:32]}"')
 
     @get(
-        "/boards/{name:str}/users/{user_id:path}",
+        "/boards/{board:str}/users/{user_id:path}",
         summary="One user's place, with two neighbours on each side",
         responses=problems("unknown_board", "unknown_user", "unavailable"),
     )
-    async def show_user(name: FromPath[str], user_id: FromPath[str]) -> Response[Around]:
-        hub_of(name)
+    async def show_user(board: FromPath[str], user_id: FromPath[str]) -> Response[Around]:
+        hub_of(board)
         user = user_id.removeprefix("/")
-        around = await board.around(name, user)
+        around = await ranking.around(board, user)
         if around is None:
-            known = await services.database.user(user, [name])
+            known = await services.database.user(user, [board])
             if known is None:
                 raise Problem("unknown_user")
-            around = Around(name, user, known[0] or user, None, None, None, (), ())
+            around = Around(board, user, known[0] or user, None, None, None, (), ())
         return Response(around, headers=ANYWHERE)
 
     return [list_boards, show_board, show_user]

@@ -6,6 +6,7 @@ content security policy.
 
 from __future__ import annotations
 
+import re
 from html import escape
 from typing import Any
 
@@ -21,14 +22,19 @@ from scoreboard.api.updates import Profile
 _BODIES: dict[tuple[str, str], tuple[Any, bool]] = {
     ("/update-score", "post"): (Submission, False),
     ("/update-scores", "post"): (Submission, True),
-    ("/users/{user_id}", "put"): (Profile, False),
+    ("/users/{userId}", "put"): (Profile, False),
 }
+# Path parameters as the wire names them.
+_PARAMETERS = {"user_id": "userId", "event_id": "eventId"}
 _OPEN = ("/health", "/boards", "/demo", "/docs")
 
 
 def document(app: Litestar) -> dict[str, Any]:
     """The OpenAPI document, with request bodies and security added."""
-    found: dict[str, Any] = app.openapi_schema.to_schema()
+    text = msgspec.json.encode(app.openapi_schema.to_schema()).decode()
+    for ours, theirs in _PARAMETERS.items():
+        text = text.replace(f"{{{ours}}}", f"{{{theirs}}}").replace(f'"name":"{ours}"', f'"name":"{theirs}"')
+    found: dict[str, Any] = msgspec.json.decode(text)
     schemas = found.setdefault("components", {}).setdefault("schemas", {})
     for (path, method), (kind, many) in _BODIES.items():
         operation = found["paths"].get(path, {}).get(method)
@@ -59,34 +65,42 @@ def page(found: dict[str, Any]) -> str:
     parts = [
         "<!doctype html><html lang=en><meta charset=utf-8>",
         '<meta name=viewport content="width=device-width,initial-scale=1">',
-        "<title>Scoreboard HTTP interface</title><link rel=stylesheet href=/web/docs.css>",
+        "<title>Scoreboard HTTP interface</title><link rel=stylesheet href=web/docs.css>",
         f"<main><h1>{escape(found['info']['title'])} <small>{escape(found['info']['version'])}</small></h1>",
-        "<p>The same as <a href=/docs/openapi.json>OpenAPI</a>. Live boards come over WebSocket:",
+        "<p>The same as <a href=docs/openapi.json>OpenAPI</a>. Live boards come over WebSocket:",
         " <code>GET /boards/{board}/live</code>, subprotocol <code>scoreboard.v1</code>.",
     ]
     for path, methods in found["paths"].items():
         for method, operation in methods.items():
             parts.append(f"<section><h2><b>{method.upper()}</b> {escape(path)}</h2>")
-            parts.append(
-                f"<p>{escape(operation.get('summary', ''))}. {escape(operation.get('description', ''))}"
-            )
-            parts.append(_parameters(operation) + "<dl>")
-            for status, answer in operation.get("responses", {}).items():
-                parts.append(f"<dt>{escape(status)}<dd>{escape(answer.get('description', ''))}")
+            parts.append(f"<p>{_text(operation.get('summary'))}. {_text(operation.get('description'))}")
+            parts.append(_parameters(operation, found["components"]["schemas"]) + "<dl>")
+            for status, answer in sorted(operation.get("responses", {}).items()):
+                parts.append(f"<dt>{escape(status)}<dd>{_text(answer.get('description'))}")
             parts.append("</dl></section>")
     return "".join(parts) + "</main>"
 
 
-def _parameters(operation: dict[str, Any]) -> str:
+def _text(text: str | None) -> str:
+    """Words of the document, with code between back quotes."""
+    return re.sub(r"`([^`]*)`", r"<code>\1</code>", escape(text or ""))
+
+
+def _parameters(operation: dict[str, Any], schemas: dict[str, Any]) -> str:
     rows = [
-        f"<dt>{escape(one['name'])} <small>{escape(one['in'])}</small>"
-        f"<dd>{escape(one.get('description', ''))}"
+        f"<dt>{escape(one['name'])} <small>{escape(one['in'])}</small><dd>{_text(one.get('description'))}"
         for one in operation.get("parameters", [])
     ]
     if "requestBody" in operation:
         schema = operation["requestBody"]["content"]["application/json"]["schema"]
         name = (schema.get("items") or schema)["$ref"].rsplit("/", 1)[-1]
-        rows.append(f"<dt>body<dd>{'array of ' if 'items' in schema else ''}{escape(name)}, JSON")
+        kind = "an array of objects" if "items" in schema else "an object"
+        rows.append(f"<dt>body <small>JSON</small><dd>{kind}")
+        rows += [
+            f"<dt>{escape(field)} <small>{escape(one.get('type', ''))}</small>"
+            f"<dd>{_text(one.get('description'))}"
+            for field, one in schemas[name]["properties"].items()
+        ]
     return f"<dl>{''.join(rows)}</dl>" if rows else ""
 
 

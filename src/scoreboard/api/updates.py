@@ -73,7 +73,7 @@ class EventState(Struct, frozen=True, rename="camel", omit_defaults=True):
 class Profile(Struct, frozen=True, forbid_unknown_fields=True):
     """What a user is shown as."""
 
-    name: Annotated[str, Meta(min_length=1, max_length=NAME_CHARACTERS)]
+    name: Annotated[str, Meta(min_length=1, max_length=NAME_CHARACTERS, description="What is shown.")]
 
 
 class Renamed(Struct, frozen=True, rename="camel"):
@@ -101,6 +101,7 @@ def routes(services: Services) -> list[HTTPRouteHandler]:
         "/update-score",
         status_code=202,
         summary="Report a completed action",
+        response_description="Synced to disk; will reach exactly one end state",
         responses={
             200: ResponseSpec(
                 Outcome, generate_examples=False, description="With `Prefer: wait`: what became of it"
@@ -130,6 +131,7 @@ def routes(services: Services) -> list[HTTPRouteHandler]:
     @post(
         "/update-scores",
         status_code=200,
+        response_description="What each would have been answered alone, in their order",
         summary="Report up to 1,000 completed actions (services)",
         responses=problems(*SHAPE, *WHO, "insufficient_scope"),
     )
@@ -173,6 +175,7 @@ def routes(services: Services) -> list[HTTPRouteHandler]:
     @put(
         "/users/{user_id:path}",
         status_code=202,
+        response_description="Synced to disk; will be shown",
         summary="Choose the name that a user is shown under",
         responses=problems(*SHAPE, *WHO, "insufficient_scope", "user_mismatch", *QUEUE),
     )

@@ -38,7 +38,10 @@ async function start() {
   }
   board = found;
   showTitle(board.title || board.board);
-  $("example").textContent = example();
+  const action = board.actions?.[0] ?? "point";
+  $("command").textContent = `scoreboard score ann ${action}`;
+  $("action").textContent = action;
+  $("example").textContent = example(action);
   if (demo) {
     takePart = new TakePart(board.board, demo, (userId) => {
       visitor = userId;
@@ -164,13 +167,14 @@ function reason({ code, reason }) {
   return known[code] ?? (reason || `The server refused (${code}).`);
 }
 
-function example() {
+/** @param {string} action a type that counts on this board */
+function example(action) {
   const address = new URL("update-score", location.href);
   address.search = "";
   return [
     `curl ${address} \\`,
     '  -H "Authorization: Bearer $KEY" \\',
     '  -H "Content-Type: application/json" \\',
-    `  -d '{"userId":"ann","actionId":"point:1"}'`,
+    `  -d '{"userId":"ann","actionId":"${action}:1"}'`,
   ].join("\n");
 }
