@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install run demo test check format lock clean
+.PHONY: help install run demo history test check format lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -15,6 +15,9 @@ run: .venv/installed ## start everything on port 8000
 
 demo: .venv/installed ## start everything with imaginary players, in a data folder of its own
 	$(BIN)/scoreboard up --demo
+
+history: .venv/installed ## watch the history of one project go by on a live board
+	$(BIN)/python examples/redis-history/replay.py
 
 test: .venv/installed-dev ## run the whole test suite against the real engines
 	$(BIN)/python -m pytest

@@ -39,12 +39,19 @@ from scoreboard.board import Board
 from scoreboard.config import Config, Environment, environment, load
 from scoreboard.database import Database
 from scoreboard.envelope import Sealer
-from scoreboard.errors import EX_CONFIG, ConfigurationError, LogMismatch, ScoreboardError, Unavailable
+from scoreboard.errors import (
+    EX_CONFIG,
+    ConfigurationError,
+    LogMismatch,
+    ScoreboardError,
+    Unavailable,
+    first_of,
+)
 from scoreboard.group_commit import GroupCommit
 from scoreboard.live import Hubs, protocol, raise_file_limit
 from scoreboard.queue import Queue
 from scoreboard.refresh import Refresher
-from scoreboard.worker import Worker, mismatch_in
+from scoreboard.worker import Worker
 
 logger = logging.getLogger(__name__)
 
@@ -87,6 +94,9 @@ class Application:
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Answer one request."""
         door = self._door
+        if scope["method"] == "HEAD":
+            # Answered as GET; the server leaves the body out (RFC 9110 section 9.3.2).
+            scope = {**scope, "method": "GET"}
         if door is not None and scope["path"] == "/update-score" and scope["method"] == "POST":
             await door(scope, receive, send)
         else:
@@ -195,11 +205,7 @@ async def _accepting(
 
 
 async def work(settings: Settings, stop: asyncio.Event) -> None:
-    """Apply the log, until ``stop``.
-
-    Raises:
-        LogMismatch: the log is not the one that the database has been reading.
-    """
+    """Apply the log, until ``stop``; a log that is not the database's ends it (``LogMismatch``, grouped)."""
     config = settings.config
     async with AsyncExitStack() as stack:
         database = await stack.enter_async_context(Database.open(settings.environment.database))
@@ -214,17 +220,14 @@ async def work(settings: Settings, stop: asyncio.Event) -> None:
         sealer = Sealer(secret_of(settings), settings.environment.secret_previous)
         worker = Worker(config, settings.environment.database, queue, sealer, refresher)
 
-        try:
-            async with asyncio.TaskGroup() as tasks:
-                applying = [
-                    tasks.create_task(refresher.run(), name="refresh the boards"),
-                    tasks.create_task(worker.run(), name="apply the log"),
-                ]
-                await stop.wait()
-                for task in applying:
-                    task.cancel()
-        except BaseExceptionGroup as group:
-            raise mismatch_in(group) or group from None
+        async with asyncio.TaskGroup() as tasks:
+            applying = [
+                tasks.create_task(refresher.run(), name="refresh the boards"),
+                tasks.create_task(worker.run(), name="apply the log"),
+            ]
+            await stop.wait()
+            for task in applying:
+                task.cancel()
 
 
 async def ensure_log(queue: Queue, config: Config) -> None:
@@ -261,7 +264,10 @@ def run_role(role: str, settings: Settings, sock: socket.socket | None = None, u
             assert sock is not None  # noqa: S101  every caller made it
             await serve(settings, sock, stop, api="api" in role, live="live" in role)
 
-    uvloop.run(run())
+    try:
+        uvloop.run(run())
+    except BaseExceptionGroup as failures:
+        raise first_of(failures) from failures
 
 
 def main() -> None:

@@ -64,6 +64,14 @@ class LogMismatch(ScoreboardError):
     """The log is not the one that the database has been reading."""
 
 
+def first_of(failures: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The error worth telling of those that ended a group of tasks: ours, if there is one."""
+    error: BaseException = failures.subgroup(ScoreboardError) or failures
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
 # code: (HTTP status, may the same request be sent again?, title)
 PROBLEMS: dict[str, tuple[int, bool, str]] = {
     "malformed_json": (400, False, "The body is not valid JSON."),

@@ -38,7 +38,10 @@ BOARD_SECONDS = Histogram(
     buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1),
 )
 QUEUE_DEPTH = Gauge(
-    "scoreboard_queue_messages", "Envelopes accepted and not yet applied", multiprocess_mode="mostrecent"
+    "scoreboard_queue_messages",
+    "Envelopes accepted and not yet applied",
+    ["partition"],
+    multiprocess_mode="livemostrecent",
 )
 DEAD_LETTERS = Counter("scoreboard_dead_letters_total", "Messages of the log that were set aside")
 BOARD_REBUILDS = Counter("scoreboard_board_rebuilds_total", "Boards built again from the database")

@@ -44,6 +44,8 @@ class Logged(Struct, frozen=True):
     sequence: int
     at: datetime
     body: bytes
+    pending: int = 0
+    """Messages of the partition that come after it, when it was sent."""
 
 
 class State(Struct, frozen=True):
@@ -145,7 +147,7 @@ class Queue:
         if state.partitions != partitions:
             msg = (
                 f"queue.partitions is {partitions}, but the log was made with {state.partitions}."
-                " It can be changed only when the log is drained and removed."
+                " It is chosen before the first start and cannot be changed afterwards."
             )
             raise LogMismatch(msg)
         if state.bound != max_bytes:
@@ -292,7 +294,7 @@ def _logged(message: Msg) -> tuple[Logged, int]:
     # $JS.ACK.STREAM.CONSUMER.DELIVERED.STREAM_SEQUENCE.CONSUMER_SEQUENCE.TIME.PENDING, or the newer form with
     # domain and account before the stream and a token at the end.
     tokens = message.reply.split(".")
-    stream_sequence, consumer_sequence, nanoseconds = tokens[-4:-1] if len(tokens) == 9 else tokens[7:10]
-    at = datetime.fromtimestamp(int(nanoseconds) // 10**9, UTC)
-    at += timedelta(microseconds=int(nanoseconds) % 10**9 // 1000)
-    return Logged(int(stream_sequence), at, message.data), int(consumer_sequence)
+    sequence, count, nanoseconds, pending = map(int, tokens[5:9] if len(tokens) == 9 else tokens[7:11])
+    at = datetime.fromtimestamp(nanoseconds // 10**9, UTC)
+    at += timedelta(microseconds=nanoseconds % 10**9 // 1000)
+    return Logged(sequence, at, message.data, pending), count

@@ -69,15 +69,15 @@ async def replay(options: Options, file: Path, url: str | None, key: str | None,
     """Send a file's actions in order; a summary."""
     actions = _read(file)
     done: Counter[str] = Counter()
-    began = time.monotonic()
     async with _client(options, url, key) as client:
+        began = time.monotonic()
         with bar(f"replay {file.name}", len(actions)) as advance:
             async for part in _due(actions, speed):
                 results = await _send(client, part)
                 _raise_refusal(results)
                 done.update(_label(result) for result in results)
                 advance(len(part))
-    took = time.monotonic() - began
+        took = time.monotonic() - began
     told = ", ".join(f"{number} {label}" for label, number in done.items()) or "nothing to send"
     return f"{file.name}: {told} in {took:.1f} s ({len(actions) / took:,.0f}/s)"
 

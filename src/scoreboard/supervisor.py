@@ -22,7 +22,7 @@ import setproctitle
 from scoreboard import config, metrics
 from scoreboard.engines import Engines, Urls, folder, given
 from scoreboard.engines.process import Leftovers
-from scoreboard.errors import ConfigurationError, EngineError, ScoreboardError
+from scoreboard.errors import ConfigurationError, EngineError, first_of
 from scoreboard.listening import base_url, listen, until_ready
 from scoreboard.roles import Child, Children, Keeper, Options, children
 
@@ -165,7 +165,7 @@ class _Everything:
                     if keeper.child.after_ready:
                         group.create_task(keeper.keep(), name=f"keep {keeper.child.role}")
         except BaseExceptionGroup as failures:
-            raise _first(failures) from failures
+            raise first_of(failures) from failures
 
     async def _stop(self) -> None:
         # From the front of the flow to its end, so that nothing is sent to what has gone.
@@ -219,12 +219,3 @@ def _on_signals(stop: Callable[[], None]) -> Iterator[None]:
     finally:
         for number in numbers:
             loop.remove_signal_handler(number)
-
-
-def _first(failures: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The error worth telling: ours if there is one."""
-    ours = failures.subgroup(ScoreboardError)
-    error: BaseException = ours or failures
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error

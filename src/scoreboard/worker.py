@@ -27,7 +27,7 @@ from scoreboard import ledger, metrics
 from scoreboard.config import Config
 from scoreboard.database import closed, connect, translated
 from scoreboard.envelope import NotOurs, Sealer
-from scoreboard.errors import Fenced, LogMismatch, Unavailable
+from scoreboard.errors import Fenced, Unavailable
 from scoreboard.ledger import Batch, DeadLetter, Position
 from scoreboard.model import PLACES, Accepted
 from scoreboard.queue import Logged, Queue
@@ -54,11 +54,7 @@ class Worker:
         self._boards = tuple(config.boards)
 
     async def run(self) -> None:
-        """Apply until cancelled. A log that is not the database's ends it.
-
-        Raises:
-            LogMismatch: (in a group) the log is not the one that the database has been reading.
-        """
+        """Apply until cancelled. A log that is not the database's ends it: ``LogMismatch``, in a group."""
         async with asyncio.TaskGroup() as tasks:
             for partition in range(self._config.queue.partitions):
                 tasks.create_task(self._keep_applying(partition))
@@ -126,6 +122,9 @@ class Worker:
                 for outcome, count in applied.counts.items():
                     metrics.APPLIED.labels(outcome).inc(count)
                 position = Position(batch.stream, batch.last, batch.last_at)
+                metrics.QUEUE_DEPTH.labels(partition).set(
+                    messages[-1].pending + messages[-1].sequence - batch.last
+                )
                 await self._refresher.committed(partition, (batch.last + 1) * PLACES - 1, applied)
 
     def _batches(self, partition: int, position: Position, messages: Sequence[Logged]) -> Sequence[Batch]:
@@ -197,11 +196,3 @@ class Worker:
                 high = middle
         if low > state.first:
             await self._queue.trim(low - 1)
-
-
-def mismatch_in(group: BaseExceptionGroup) -> LogMismatch | None:
-    """The ``LogMismatch`` among a group's exceptions, if there is one."""
-    found = group.subgroup(LogMismatch)
-    while isinstance(found, BaseExceptionGroup):
-        found = found.exceptions[0]  # type: ignore[assignment]
-    return found

@@ -38,9 +38,16 @@ def problem_of(error: Exception) -> Problem:
         return Problem("unavailable", retry_after=RETRY_SECONDS)
     if isinstance(error, HTTPException) and error.status_code < 500:
         code = _CODES.get(error.status_code, "invalid_field")
-        return Problem(code, error.detail if code == "invalid_field" else None)
+        return Problem(code, _flaws(error) if code == "invalid_field" else None)
     logger.error("a request failed", exc_info=error)
     return Problem("internal")
+
+
+def _flaws(error: HTTPException) -> str:
+    """What the framework says of parameters: which, and why."""
+    flaws = error.extra if isinstance(error.extra, list) else []
+    told = [f"{flaw.get('key', '')}: {flaw.get('message', '')}" for flaw in flaws if isinstance(flaw, dict)]
+    return "; ".join(told) or error.detail
 
 
 def headers_of(problem: Problem) -> dict[str, str]:

@@ -40,7 +40,7 @@ STOP_SECONDS = 10.0  # for an orderly end; each engine survives SIGKILL, so long
 PASSWORD_BYTES = 32  # 256 bits
 LOG_BYTES = 4 << 20  # of a log at start; a longer one becomes the old log, the old one goes
 TAIL_BYTES = 1_500  # of a log in an error: the last few lines
-INSTALL = "pip install 'scoreboard[engines]'"
+INSTALL = "make install in a checkout, or pip install '.[engines]'"
 
 
 class Server(ABC):
