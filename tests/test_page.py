@@ -747,6 +747,7 @@ async def httpx_json(url: str) -> Any:
 
 async def test_a_visitor_takes_part_with_the_keyboard(demo: str, visit: Open) -> None:
     page = await visit(demo)
+    await page.bring_to_front()  # a page behind another has no focus to give
     name = page.get_by_label("Your name on the board")
     await name.focus()
     await page.keyboard.type("Zoë <the> Visitor")

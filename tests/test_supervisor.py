@@ -189,6 +189,7 @@ async def test_it_serves_and_stops_in_the_order_of_the_flow(data: Path) -> None:
     async with running_up(data, demo=True, processes=2) as it:
         everyone = family(it.process.pid)
         await until(lambda: it.pids("demo"), "the demo has started")
+        await until(lambda: len(it.pids("api+live")) == 2, "both servers have started")
         assert psutil.Process(it.process.pid).cmdline()[0].startswith("scoreboard up")
         assert await it.stop() == 0
         stops = (it.data / "stops").read_text().split()
