@@ -68,7 +68,7 @@ class Deployment:
         sock = listen("127.0.0.1", 0)
         url = f"http://127.0.0.1:{sock.getsockname()[1]}"
         async with (
-            _running(lambda stop: serve(self.settings, sock, stop, api=api, live=live)),
+            _running(lambda stop: serve(self.settings, sock, stop, asyncio.Event(), api=api, live=live)),
             httpx.AsyncClient(base_url=url, headers=bearer(self.key), timeout=SECONDS) as client,
         ):
             await until(lambda: _answers(client))
@@ -77,7 +77,7 @@ class Deployment:
     @asynccontextmanager
     async def working(self) -> AsyncIterator[None]:
         """A worker's work, in this loop."""
-        async with _running(lambda stop: work(self.settings, stop)):
+        async with _running(lambda stop: work(self.settings, stop, asyncio.Event())):
             yield
 
     @asynccontextmanager

@@ -23,7 +23,7 @@ SECRET = "a secret of this test, long enough for it"
 @asynccontextmanager
 async def opened(deployment: Deployment, max_bytes: int = 1 << 26) -> AsyncIterator[Queue]:
     async with Queue.open(deployment.environment.queue, deployment.name, "test") as queue:
-        await queue.ensure(partitions=1, max_bytes=max_bytes, replicas=1)
+        await queue.ensure(partitions=1, max_bytes=max_bytes, replicas=1, known=None)
         yield queue
 
 
@@ -82,14 +82,37 @@ async def test_a_full_log_refuses_and_keeps_what_it_has(deployment: Deployment) 
 async def test_another_number_of_partitions_is_refused(deployment: Deployment) -> None:
     async with opened(deployment) as queue:
         with pytest.raises(LogMismatch, match=r"queue\.partitions is 2"):
-            await queue.ensure(partitions=2, max_bytes=1 << 26, replicas=1)
+            await queue.ensure(partitions=2, max_bytes=1 << 26, replicas=1, known=None)
+
+
+async def test_a_log_that_the_database_has_not_been_reading_is_refused(deployment: Deployment) -> None:
+    async with opened(deployment) as queue:
+        with pytest.raises(LogMismatch, match="reading the log other; the queue now holds"):
+            await queue.ensure(partitions=1, max_bytes=1 << 26, replicas=1, known="other")
+
+
+async def test_a_log_that_is_gone_is_not_made_again_and_takes_nothing(deployment: Deployment) -> None:
+    async with opened(deployment) as queue:
+        known = (await queue.state()).identity
+        client = await nats.connect(deployment.environment.queue)
+        await client.jetstream().delete_stream(deployment.name)
+        with pytest.raises(LogMismatch, match="no longer there"):
+            await queue.state()
+        async with Queue.open(deployment.environment.queue, deployment.name, "test") as other:
+            with pytest.raises(LogMismatch, match="the queue holds none"):
+                await other.ensure(partitions=1, max_bytes=1 << 26, replicas=1, known=known)
+            await other.ensure(partitions=1, max_bytes=1 << 26, replicas=1, known=None)
+            with pytest.raises(Unavailable):
+                await queue.publish(0, b"into another log")
+            assert (await other.state()).last == 0
+        await client.close()
 
 
 async def test_two_that_make_the_log_at_once_agree_on_one(deployment: Deployment) -> None:
     async with Queue.open(deployment.environment.queue, deployment.name, "test") as queue:
 
         async def make() -> State:
-            return await queue.ensure(partitions=1, max_bytes=1 << 26, replicas=1)
+            return await queue.ensure(partitions=1, max_bytes=1 << 26, replicas=1, known=None)
 
         states = await asyncio.gather(*(make() for _ in range(5)))
         assert len({state.identity for state in states}) == 1

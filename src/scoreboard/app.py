@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import logging
 import signal
 import socket
@@ -44,7 +45,6 @@ from scoreboard.errors import (
     ConfigurationError,
     LogMismatch,
     ScoreboardError,
-    Unavailable,
     first_of,
 )
 from scoreboard.group_commit import GroupCommit
@@ -113,7 +113,13 @@ class Server(uvicorn.Server):
 
 
 async def serve(
-    settings: Settings, sock: socket.socket, stop: asyncio.Event, *, api: bool = True, live: bool = True
+    settings: Settings,
+    sock: socket.socket,
+    stop: asyncio.Event,
+    started: asyncio.Event,
+    *,
+    api: bool = True,
+    live: bool = True,
 ) -> None:
     """Serve HTTP (``api``) or WebSockets (``live``) or both on a listening socket, until ``stop``."""
     config = settings.config
@@ -151,6 +157,7 @@ async def serve(
             server.should_exit = True
 
         owned.append(tasks.create_task(end(), name="end"))
+        started.set()
         await server.serve(sockets=[sock])
         # No request is open any more. What was accepted has been answered; the rest may go.
         if services.commit is not None:
@@ -171,11 +178,8 @@ async def _accepting(
     config, database = settings.config, services.database
     secret = secret_of(settings)
     queue = await stack.enter_async_context(Queue.open(settings.environment.queue, config.namespace, "api"))
-    await ensure_log(queue, config)
-    try:
-        await database.migrate()
-    except Unavailable as error:
-        logger.warning("the database is away: %s", error)
+    await database.migrate()
+    await ensure_log(queue, config, database)
     outcomes = Outcomes()
     sealer = Sealer(secret, settings.environment.secret_previous)
     commit = GroupCommit(
@@ -204,7 +208,7 @@ async def _accepting(
     )
 
 
-async def work(settings: Settings, stop: asyncio.Event) -> None:
+async def work(settings: Settings, stop: asyncio.Event, started: asyncio.Event) -> None:
     """Apply the log, until ``stop``; a log that is not the database's ends it (``LogMismatch``, grouped)."""
     config = settings.config
     async with AsyncExitStack() as stack:
@@ -212,8 +216,8 @@ async def work(settings: Settings, stop: asyncio.Event) -> None:
         queue = await stack.enter_async_context(
             Queue.open(settings.environment.queue, config.namespace, "worker")
         )
-        await ensure_log(queue, config)
         await database.migrate()
+        await ensure_log(queue, config, database)
         board = Board(settings.environment.board, config)
         stack.push_async_callback(board.close)
         refresher = Refresher(config, database, board, queue)
@@ -225,16 +229,23 @@ async def work(settings: Settings, stop: asyncio.Event) -> None:
                 tasks.create_task(refresher.run(), name="refresh the boards"),
                 tasks.create_task(worker.run(), name="apply the log"),
             ]
+            started.set()
             await stop.wait()
             for task in applying:
                 task.cancel()
 
 
-async def ensure_log(queue: Queue, config: Config) -> None:
-    """Make the log if there is none."""
+async def ensure_log(queue: Queue, config: Config, database: Database) -> None:
+    """Make the log if there is none and the database has read none.
+
+    Nothing is accepted before the database has said so: an update in another log would be lost.
+    """
     settings = config.queue
     await queue.ensure(
-        partitions=settings.partitions, max_bytes=settings.max_bytes, replicas=settings.replicas
+        partitions=settings.partitions,
+        max_bytes=settings.max_bytes,
+        replicas=settings.replicas,
+        known=await database.log(),
     )
 
 
@@ -253,16 +264,28 @@ def run_role(role: str, settings: Settings, sock: socket.socket | None = None, u
     setproctitle(f"scoreboard {role}")
 
     async def run() -> None:
-        stop = asyncio.Event()
+        stop, started = asyncio.Event(), asyncio.Event()
+
+        async def play() -> None:
+            if role == "worker":
+                await work(settings, stop, started)
+            elif role == "demo":
+                await demo.play(settings.environment.database, url, stop)
+            else:
+                assert sock is not None  # noqa: S101  every caller made it
+                await serve(settings, sock, stop, started, api="api" in role, live="live" in role)
+
+        playing = asyncio.create_task(play(), name=role)
+
+        def end() -> None:
+            stop.set()
+            if not started.is_set():
+                playing.cancel()  # it may be waiting for an engine that never comes
+
         for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, stop.set)
-        if role == "worker":
-            await work(settings, stop)
-        elif role == "demo":
-            await demo.play(settings.environment.database, url, stop)
-        else:
-            assert sock is not None  # noqa: S101  every caller made it
-            await serve(settings, sock, stop, api="api" in role, live="live" in role)
+            asyncio.get_running_loop().add_signal_handler(number, end)
+        with contextlib.suppress(asyncio.CancelledError):
+            await playing
 
     try:
         uvloop.run(run())

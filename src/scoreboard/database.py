@@ -47,12 +47,23 @@ def translated() -> Iterator[None]:
     """Driver exceptions as ours: what may heal is ``DatabaseUnavailable``; a fault of ours stays."""
     try:
         yield
-    except (OSError, TimeoutError, asyncpg.InterfaceError) as error:
+    except (OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
         raise DatabaseUnavailable(f"The database does not answer: {error!r}") from error
     except asyncpg.PostgresError as error:
         # Classes of SQLSTATE that pass: connection, transaction rollback, resources, operator intervention,
-        # system error (PostgreSQL's documentation, appendix A).
-        if (error.sqlstate or "")[:2] in ("08", "25", "40", "53", "55", "57", "58", "XX", "28", "3D"):
+        # system error (PostgreSQL's documentation, appendix A); and a database that has no tables yet.
+        if (error.sqlstate or "")[:2] in (
+            "08",
+            "25",
+            "40",
+            "53",
+            "55",
+            "57",
+            "58",
+            "XX",
+            "28",
+            "3D",
+        ) or isinstance(error, asyncpg.UndefinedTableError):
             raise DatabaseUnavailable(f"The database does not answer: {error}") from error
         raise
 
@@ -145,6 +156,12 @@ class Database:
         """Bring the schema up to this version."""
         async with self._connection() as connection:
             await migrate(connection)
+
+    async def log(self) -> str | None:
+        """The identity of the log that has been read; ``None`` if none has."""
+        async with self._connection() as connection:
+            found: str | None = await connection.fetchval(STATEMENTS["log"])
+        return found
 
     async def positions(self) -> dict[int, int]:
         """How far each partition of the log has been applied: stream sequences."""

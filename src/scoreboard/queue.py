@@ -24,7 +24,15 @@ import nats.js.errors
 from msgspec import Struct
 from nats.aio.client import Client
 from nats.aio.msg import Msg
-from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, DiscardPolicy, StorageType, StreamConfig
+from nats.js.api import (
+    AckPolicy,
+    ConsumerConfig,
+    DeliverPolicy,
+    DiscardPolicy,
+    PubAck,
+    StorageType,
+    StreamConfig,
+)
 
 from scoreboard.errors import LogMismatch, QueueFull, Unavailable
 
@@ -78,7 +86,9 @@ class Queue:
         self._client = client
         self._jetstream = client.jetstream(timeout=ANSWER_SECONDS)
         self._stream = namespace  # the stream's name; its subjects are below the same word
-        self._subject = f"{namespace}.log"
+        self._identity = ""
+        self._sending: set[asyncio.Future[PubAck]] = set()
+        self._reading: set[asyncio.Queue[Msg | None]] = set()
 
     @classmethod
     @asynccontextmanager
@@ -89,10 +99,15 @@ class Queue:
             Unavailable: it cannot be reached at the start.
         """
 
+        client = Client()
+        queue = cls(client, namespace)
+
         async def report(error: Exception) -> None:
             logger.debug("queue: %r", error)
 
-        client = Client()
+        async def lost() -> None:
+            queue._cut_off()
+
         with _translated():
             await client.connect(
                 url,
@@ -104,9 +119,10 @@ class Queue:
                 ping_interval=2,
                 max_outstanding_pings=2,
                 error_cb=report,
+                disconnected_cb=lost,
             )
         try:
-            yield cls(client, namespace)
+            yield queue
         finally:
             await client.close()
 
@@ -115,35 +131,57 @@ class Queue:
         """Is there a connection right now?"""
         return bool(self._client.is_connected)
 
-    async def ensure(self, *, partitions: int, max_bytes: int, replicas: int) -> State:
-        """Make the log if there is none; its state.
+    def _cut_off(self) -> None:
+        """The connection is lost: what waits for an answer over it need not wait any longer."""
+        for sending in self._sending:
+            sending.cancel()
+        for messages in self._reading:
+            messages.put_nowait(None)
+
+    async def ensure(self, *, partitions: int, max_bytes: int, replicas: int, known: str | None) -> State:
+        """Make the log if there is none and never was; its state. To be called before anything else.
+
+        Args:
+            partitions: as configured.
+            max_bytes: as configured.
+            replicas: as configured.
+            known: the identity of the log that the database has been reading; ``None`` if it has read none.
 
         Raises:
-            LogMismatch: it was made for another number of partitions.
+            LogMismatch: there is another log than the known one, or one for another number of partitions.
             Unavailable: the queue does not answer.
         """
+        identity = secrets.token_hex(8)
         config = StreamConfig(
             name=self._stream,
-            subjects=[f"{self._subject}.*"],
+            # The identity is part of the subject, so that nothing is ever published into another log.
+            subjects=[f"{self._stream}.log.{identity}.*"],
             storage=StorageType.FILE,
             discard=DiscardPolicy.NEW,
             max_bytes=max_bytes,
             num_replicas=replicas,
             allow_direct=True,
             deny_delete=True,
-            metadata={"identity": secrets.token_hex(8), "partitions": str(partitions)},
+            metadata={"identity": identity, "partitions": str(partitions)},
         )
         try:
             state = await self.state()
         except Unavailable as error:
             if not isinstance(error.__cause__, nats.js.errors.NotFoundError):
                 raise
+            if known is not None:
+                msg = f"The database has been reading the log {known}; the queue holds none."
+                raise LogMismatch(msg) from error
             with _translated():
                 try:
                     await self._jetstream.add_stream(config)
                 except nats.js.errors.BadRequestError as refused:
                     logger.info("the log was made by another role: %s", refused)
             state = await self.state()
+        if known is not None and state.identity != known:
+            msg = f"The database has been reading the log {known}; the queue now holds {state.identity}."
+            raise LogMismatch(msg)
+        self._identity = state.identity
         if state.partitions != partitions:
             msg = (
                 f"queue.partitions is {partitions}, but the log was made with {state.partitions}."
@@ -162,9 +200,19 @@ class Queue:
             await self._jetstream.update_stream(config)
 
     async def state(self) -> State:
-        """The log as it is now."""
+        """The log as it is now.
+
+        Raises:
+            LogMismatch: it was there and is gone.
+            Unavailable: the queue does not answer.
+        """
         with _translated():
-            info = await self._jetstream.stream_info(self._stream)
+            try:
+                info = await self._jetstream.stream_info(self._stream)
+            except nats.js.errors.NotFoundError as error:
+                if self._identity:
+                    raise LogMismatch(f"The log {self._identity} is no longer there.") from error
+                raise
         metadata = info.config.metadata or {}
         return State(
             identity=metadata.get("identity", ""),
@@ -184,11 +232,25 @@ class Queue:
         """
         if not self._client.is_connected:
             raise Unavailable("The queue is not connected.")
-        with _translated():
-            ack = await self._jetstream.publish(
-                f"{self._subject}.{partition}", body, timeout=PUBLISH_SECONDS, stream=self._stream
+        sending = asyncio.ensure_future(
+            self._jetstream.publish(
+                self.subject(partition), body, timeout=PUBLISH_SECONDS, stream=self._stream
             )
-        return ack.seq
+        )
+        self._sending.add(sending)
+        try:
+            await asyncio.wait([sending])
+        finally:
+            self._sending.discard(sending)
+            sending.cancel()  # does nothing if it is done
+        if sending.cancelled():
+            raise Unavailable("The connection to the queue was lost.")
+        with _translated():
+            return sending.result().seq
+
+    def subject(self, partition: int) -> str:
+        """Where envelopes of a partition are published."""
+        return f"{self._stream}.log.{self._identity}.{partition}"
 
     async def read(self, partition: int, after: int) -> AsyncGenerator[list[Logged], None]:
         """The messages of a partition after a sequence, in order, as they come: each time what there is.
@@ -196,7 +258,7 @@ class Queue:
         Raises:
             Unavailable: the connection was lost or a message is missing; begin again after the last one.
         """
-        messages: asyncio.Queue[Msg] = asyncio.Queue()  # bounded by what is asked for: READ_AHEAD
+        messages: asyncio.Queue[Msg | None] = asyncio.Queue()  # bounded by what is asked for: READ_AHEAD
         inbox = self._client.new_inbox()
 
         async def arrived(message: Msg) -> None:
@@ -204,12 +266,13 @@ class Queue:
 
         with _translated():
             subscription = await self._client.subscribe(inbox, cb=arrived)
+            self._reading.add(messages)
             try:
                 consumer = await self._jetstream.add_consumer(
                     self._stream,
                     ConsumerConfig(
                         name=f"worker-{partition}-{secrets.token_hex(6)}",
-                        filter_subject=f"{self._subject}.{partition}",
+                        filter_subject=self.subject(partition),
                         deliver_policy=DeliverPolicy.BY_START_SEQUENCE,
                         opt_start_seq=after + 1,
                         ack_policy=AckPolicy.NONE,
@@ -221,11 +284,12 @@ class Queue:
                 async for batch in self._pull(consumer.name, inbox, messages):
                     yield batch
             finally:
+                self._reading.discard(messages)
                 if not self._client.is_closed:
                     await subscription.unsubscribe()
 
     async def _pull(
-        self, consumer: str, inbox: str, messages: asyncio.Queue[Msg]
+        self, consumer: str, inbox: str, messages: asyncio.Queue[Msg | None]
     ) -> AsyncIterator[list[Logged]]:
         ask = json.dumps(
             {
@@ -246,6 +310,8 @@ class Queue:
                 arrived.append(messages.get_nowait())
             batch = []
             for message in arrived:
+                if message is None:
+                    raise Unavailable("The connection to the queue was lost.")
                 if message.reply.startswith("$JS.ACK."):
                     logged, count = _logged(message)
                     if count != delivered + 1:

@@ -32,7 +32,9 @@ logger = logging.getLogger(__name__)
 
 WAITING_BATCHES = 32  # batches that may wait for the boards; beyond, the rows are read again later
 AGAIN_SECONDS = (0.1, 2.0)  # back-off between tries to catch up: first, longest
-ADVANCE_SECONDS = 1.0  # a board that no batch touches is told how far the log is this often
+# A board that no batch touches is told how far the log is this often: one that is lost while nobody scores is
+# noticed by it.
+ADVANCE_SECONDS = 1.0
 
 
 class Committed(Struct, frozen=True):
@@ -147,9 +149,7 @@ class Refresher:
             for board, expect in state.told.items()
             if expect is not None
             and (
-                board in rows
-                or board in wanted
-                or (expect < upto and began - state.advanced.get(board, 0.0) > ADVANCE_SECONDS)
+                board in rows or board in wanted or began - state.advanced.get(board, 0.0) >= ADVANCE_SECONDS
             )
         ]
         ranks: dict[str, Ranks] = {}

@@ -144,6 +144,8 @@ class _Everything:
                 ]
                 await self._keep(url, lambda: ready(Running(url, urls)))
             finally:
+                # From here on newcomers are refused at once, not queued for processes that are leaving.
+                listening.close()
                 await self._stop()
 
     def kill(self) -> None:

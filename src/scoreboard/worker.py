@@ -30,7 +30,7 @@ from scoreboard.envelope import NotOurs, Sealer
 from scoreboard.errors import Fenced, Unavailable
 from scoreboard.ledger import Batch, DeadLetter, Position
 from scoreboard.model import PLACES, Accepted
-from scoreboard.queue import Logged, Queue
+from scoreboard.queue import Logged, Queue, State
 from scoreboard.refresh import Refresher
 
 logger = logging.getLogger(__name__)
@@ -38,7 +38,8 @@ logger = logging.getLogger(__name__)
 BATCH_ENTRIES = 4_000  # entries a transaction: bounds its memory (about 4 MB) and its time (about 100 ms)
 PULSE_SECONDS = 1.0  # an idle session says something this often; the server ends it after 4 s of silence
 AGAIN_SECONDS = (0.1, 5.0)  # back-off between tries: first, longest
-TRIM_SECONDS = 60.0  # how often what is applied and old is dropped from the log
+LOOK_SECONDS = 1.0  # how often the log's size is looked at: it must not stay full of what is applied
+TRIM_SECONDS = 60.0  # how often what is applied and old is dropped from it
 KEEP = timedelta(days=1)  # how long what is applied stays, so that a restored backup catches up by itself
 NEAR_BOUND = 0.8  # of the log's bound; beyond it everything applied is dropped
 
@@ -173,20 +174,25 @@ class Worker:
         """Drop from the log what every partition has applied and is a day old, sooner near its bound."""
         if partition != 0:
             return  # one log, one trimmer
+        looks = 0
         while True:
-            await asyncio.sleep(TRIM_SECONDS)
-            with contextlib.suppress(Unavailable):  # it is tried again in a minute
-                await self._trim_once()
+            await asyncio.sleep(LOOK_SECONDS)
+            looks += 1
+            with contextlib.suppress(Unavailable):  # it is tried again in a second
+                state = await self._queue.state()
+                if state.bound and state.size > NEAR_BOUND * state.bound:
+                    await self._queue.trim(await self._applied())
+                elif looks * LOOK_SECONDS >= TRIM_SECONDS:
+                    looks = 0
+                    await self._trim_old(state)
 
-    async def _trim_once(self) -> None:
-        state = await self._queue.state()
-        applied = min((await self._refresher.database.positions()).values(), default=0)
-        if state.bound and state.size > NEAR_BOUND * state.bound:
-            if applied >= state.first:
-                await self._queue.trim(applied)
-            return
+    async def _applied(self) -> int:
+        """The sequence up to which every partition has been applied."""
+        return min((await self._refresher.database.positions()).values(), default=0)
+
+    async def _trim_old(self, state: State) -> None:
         # Sequences grow with time: halve the interval until the first message that is young enough is found.
-        low, high = state.first, applied + 1
+        low, high = state.first, await self._applied() + 1
         while low < high:
             middle = (low + high) // 2
             at = await self._queue.time_of(middle)

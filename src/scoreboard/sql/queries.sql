@@ -12,6 +12,9 @@ SELECT stream, last, last_at FROM cursor WHERE partition = $1;
 -- positions: how far each partition has been applied
 SELECT partition, last FROM cursor;
 
+-- log: the identity of the log that has been read
+SELECT stream FROM cursor LIMIT 1;
+
 -- begin_partition: read a partition for the first time
 INSERT INTO cursor (partition, stream, last, last_at) VALUES ($1, $2, $3, 'epoch') ON CONFLICT DO NOTHING;
 
