@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from typing import Any
+from urllib.parse import quote
 from uuid import UUID
 
 import httpx
@@ -270,15 +271,18 @@ async def test_many_updates_are_answered_in_order_each_as_it_would_be_alone(
     client: httpx.AsyncClient,
 ) -> None:
     updates = [{"userId": f"u{n}", "actionId": "win:1"} for n in range(997)]
-    updates += [{"userId": "u0", "actionId": "lose:1"}, {"userId": "u0", "actionId": "win:1"}]
+    updates += [{"userId": "u0", "actionId": "lose:1"}, {"userId": "u" * 129, "actionId": "win:1"}]
+    updates.append({"userId": "u0", "actionId": "win:1"})
     answer = await client.post("/update-scores", json=updates, headers={"prefer": "wait=10"})
     results = answer.json()["results"]
-    assert [r["eventId"] for r in results] == [
-        str(event_id_of_action(u["userId"], u["actionId"])) for u in updates
+    assert [r.get("eventId") for r in results] == [
+        None if len(u["userId"]) > 128 else str(event_id_of_action(u["userId"], u["actionId"]))
+        for u in updates
     ]
     assert [r["status"] for r in results[:997]] == ["applied"] * 997
     assert results[997]["code"] == "unknown_action"
-    assert results[998]["status"] == "applied"
+    assert results[998]["code"] == "invalid_field"
+    assert results[999]["status"] == "applied"
     assert (await client.get("/boards/main")).json()["top"][0] == {
         "rank": 1,
         "userId": "u0",
@@ -338,9 +342,35 @@ async def test_a_name_is_the_users_own_or_a_services_to_choose(
     for name in ("", " x", "x" * 65, "a\u202eb", "a\x00b"):
         assert problem(await client.put("/users/ann", json={"name": name})) == (400, "invalid_field"), name
     assert problem(await client.put("/users/ann", json={"nom": "A"})) == (400, "unknown_field")
+    json = {"content-type": "application/json"}
+    twice = await client.put("/users/ann", content=b'{"name":"A","name":"B"}', headers=json)
+    assert problem(twice) == (400, "invalid_field")
     assert (await client.put("/users/ann", json={"name": "Zoe\N{COMBINING DIAERESIS}"})).json()[
         "name"
     ] == "Zoë"
+
+
+async def test_a_user_id_in_a_path_is_taken_as_it_is(client: httpx.AsyncClient) -> None:
+    for user in ("/lead", "trail/", "a//b", "a/b", "/", "%2F", "a/events", "ü?#"):
+        assert (await submit(client, user, "point:1")).json()["status"] == "applied"
+        path = quote(user, safe="")
+        assert (await client.put(f"/users/{path}", json={"name": "N"})).json()["userId"] == user
+        assert (await client.get(f"/boards/main/users/{path}")).json()["userId"] == user
+    assert problem(await client.get("/boards/main/users/%ff")) == (400, "invalid_field")
+
+
+async def test_an_empty_authorization_is_none(door: httpx.AsyncClient) -> None:
+    body = {"userId": "ann", "actionId": "win:1"}
+    answer = await door.post("/update-score", json=body, headers={"authorization": ""})
+    assert problem(answer) == (401, "missing_token")
+
+
+async def test_a_page_says_what_comes_next_whatever_its_length(client: httpx.AsyncClient) -> None:
+    for n in range(12):
+        await submit(client, f"u{n}", "point:1")
+    for limit in (9, 10, 11):
+        assert (await client.get(f"/boards/main?limit={limit}")).json()["next"], limit
+    assert (await client.get("/boards/main?limit=12")).json()["next"] is None
 
 
 async def test_what_is_not_there_is_a_problem_too(door: httpx.AsyncClient) -> None:
@@ -360,9 +390,12 @@ async def test_what_is_not_there_is_a_problem_too(door: httpx.AsyncClient) -> No
         ("respond-async, wait=3", 3),
         ('wait="4"', 4),
         ("WAIT=99", 10),
+        ("wait=99999999999", 10),
+        ("foo; wait=2", 0),
+        ('foo="a, wait=2"', 0),
         ("wait=x", 0),
         ("await=3", 0),
     ],
 )
 def test_prefer_wait_is_read_as_rfc_7240_says(prefer: str, seconds: int) -> None:
-    assert wait_of(prefer) == seconds
+    assert wait_of([prefer]) == seconds

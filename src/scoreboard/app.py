@@ -11,6 +11,7 @@ import argparse
 import asyncio
 import contextlib
 import logging
+import re
 import signal
 import socket
 import sys
@@ -18,15 +19,15 @@ from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
 import uvicorn
 import uvloop
 from litestar import Litestar
-from litestar.openapi.config import OpenAPIConfig
 from msgspec import Struct
 from setproctitle import setproctitle
 
-from scoreboard import __version__, demo, logs
+from scoreboard import demo, logs
 from scoreboard.api import boards, docs, health, pages, problems, updates
 from scoreboard.api import demo as demo_routes
 from scoreboard.api.outcomes import Outcomes
@@ -61,6 +62,9 @@ KEEP_ALIVE_SECONDS = 75
 HEADERS = [("x-content-type-options", "nosniff"), ("referrer-policy", "no-referrer")]
 
 
+_USER_PATH = re.compile(rb"(/users/|/boards/[^/]+/users/)(.+?)(/events)?", re.DOTALL)
+
+
 class Settings(Struct, frozen=True, kw_only=True):
     """What a role is started with."""
 
@@ -79,14 +83,10 @@ class Application:
             *boards.routes(services),
             *health.routes(services),
             *demo_routes.routes(services),
-            *docs.routes(),
-            *pages.routes(),
         ]
         self._rest = Litestar(
-            handlers,
-            openapi_config=OpenAPIConfig(
-                title="Scoreboard", version=__version__, path="/docs/none", render_plugins=[]
-            ),
+            [*handlers, *docs.routes(handlers), *pages.routes()],
+            openapi_config=None,  # docs.py has its own page: the framework's loads scripts from elsewhere
             exception_handlers={Exception: problems.handle},
             logging_config=None,
         )
@@ -94,6 +94,11 @@ class Application:
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Answer one request."""
         door = self._door
+        if found := _USER_PATH.fullmatch(scope["raw_path"]):
+            # A user id is taken as it is; the framework would fold its slashes.
+            before, user, after = found.groups(b"")
+            path = unquote_to_bytes(before + b"-" + after).decode(errors="replace")
+            scope = {**scope, "path": path, "user_id": unquote_to_bytes(user)}
         if scope["method"] == "HEAD":
             # Answered as GET; the server leaves the body out (RFC 9110 section 9.3.2).
             scope = {**scope, "method": "GET"}

@@ -7,6 +7,7 @@ configuration is wrong.
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 import sys
 from collections.abc import Callable
@@ -240,7 +241,10 @@ def token(deployment: Deployment, user: str, name: str | None, expires_in: str) 
     lifetime = seconds(expires_in)
     if lifetime > LIFETIME_SECONDS:
         raise click.BadParameter("a token lives for one day at most", param_hint="--expires-in")
-    for flag, flaw in (("--user", flaw_of_user_id(user)), ("--name", name and flaw_of_name(name))):
+    for flag, flaw in (
+        ("--user", flaw_of_user_id(user)),
+        ("--name", None if name is None else flaw_of_name(name)),
+    ):
         if flaw:
             raise click.BadParameter(flaw, param_hint=flag)
     auth = deployment.config.auth
@@ -280,6 +284,12 @@ def replay(deployment: Deployment, file: Path, url: str | None, key: str | None,
 
     if url and not key:
         raise click.UsageError("--url needs --key")
+    if url and not re.fullmatch(r"https?://[\w.:\[\]-]+(/.*)?", url):
+        raise click.BadParameter("must be like http://127.0.0.1:8000", param_hint="--url")
+    if key and not re.fullmatch(r"[!-~]+", key):
+        raise click.BadParameter("is not a key", param_hint="--key")
+    if speed is not None and not math.isfinite(speed):
+        raise click.BadParameter("must be a number", param_hint="--speed")
     click.echo(asyncio.run(submit.replay(deployment.options, file, url, key, speed)))
 
 

@@ -223,7 +223,7 @@ def load(path: Path | None = None, environ: Mapping[str, str] | None = None) -> 
     if path is not None:
         try:
             table = msgspec.toml.decode(path.read_bytes())
-        except (OSError, msgspec.DecodeError) as error:
+        except (OSError, msgspec.DecodeError, UnicodeError) as error:
             raise ConfigurationError(f"{path}: {error}") from error
     for variable, (section, key, kind) in _settings().items():
         if variable in environ:
@@ -276,7 +276,7 @@ def _with_keys(issuer: Issuer, where: str, folder: Path, environ: Mapping[str, s
         raise ConfigurationError(f'{place}: {", ".join(issuer.algorithms)} needs keys = ["file.pem"]')
     try:
         pems = tuple((folder / name).read_text() for name in issuer.keys)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
         raise ConfigurationError(f"{place}: {error}") from error
     return msgspec.structs.replace(issuer, keys=pems)
 

@@ -51,5 +51,7 @@ def set_up(level: int = logging.INFO) -> None:
     handler.setFormatter(TextFormatter() if sys.stderr.isatty() else JsonFormatter())
     logging.basicConfig(level=level, handlers=[handler], force=True)
     # These say for each request or retry what nobody asked for.
-    for name in ("httpx", "httpcore", "nats", "uvicorn"):
+    for name in ("httpx", "httpcore", "nats"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    # It warns of each request that is not HTTP: a line for whoever sends one.
+    logging.getLogger("uvicorn").setLevel(logging.ERROR)

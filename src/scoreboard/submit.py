@@ -30,7 +30,7 @@ from scoreboard.supervisor import Options, running
 MANY = 500  # updates a request: fills one envelope
 WAIT_SECONDS = 10
 AGAIN_SECONDS = (0.2, 5.0)  # back-off between tries: first, longest
-PATIENCE_SECONDS = 120.0  # how long the same request is tried
+PATIENCE_SECONDS = 30.0  # how long the same request is tried
 TICK_SECONDS = 0.05  # with --speed, what falls due within this goes together: one frame
 
 
@@ -83,8 +83,15 @@ async def replay(options: Options, file: Path, url: str | None, key: str | None,
 
 
 def _read(file: Path) -> list[Action]:
+    try:
+        return _read_lines(file)
+    except (UnicodeError, csv.Error) as error:
+        raise ScoreboardError(f"{file} is not a CSV file in UTF-8: {error}") from error
+
+
+def _read_lines(file: Path) -> list[Action]:
     actions = []
-    with file.open(newline="", encoding="utf-8") as lines:
+    with file.open(newline="", encoding="utf-8-sig") as lines:  # Excel begins its files with a mark
         table = csv.DictReader(lines)
         missing = {"at", "userId", "actionId"} - set(table.fieldnames or ())
         if missing:
@@ -93,6 +100,8 @@ def _read(file: Path) -> list[Action]:
             )
         for row in table:
             try:
+                if row["userId"] is None or row["actionId"] is None:
+                    raise ScoreboardError(f"{file}, line {table.line_num}: a value is missing")
                 actions.append(Action(_time(row["at"]), row["userId"], row["actionId"]))
             except (ValueError, TypeError) as error:
                 msg = f"{file}, line {table.line_num}: {row['at']!r} is neither seconds nor an ISO 8601 time"

@@ -22,7 +22,11 @@ from scoreboard.model import Around
 
 LIMIT = 1_000
 # Anyone may read a public board from any page: there are no cookies that a foreign page could use.
-ANYWHERE = {"access-control-allow-origin": "*", "cache-control": "no-cache"}
+ANYWHERE = {
+    "access-control-allow-origin": "*",
+    "access-control-expose-headers": "ETag, Retry-After",
+    "cache-control": "no-cache",
+}
 
 
 def routes(services: Services) -> list[HTTPRouteHandler]:
@@ -32,7 +36,7 @@ def routes(services: Services) -> list[HTTPRouteHandler]:
     def hub_of(name: str) -> Hub:
         hub = hubs.get(name)
         if hub is None:
-            raise Problem("unknown_board", f"There is no board {name!r}.")
+            raise Problem("unknown_board")
         return hub
 
     @get("/boards", summary="All boards", response_headers=None, sync_to_thread=False)
@@ -66,7 +70,7 @@ def routes(services: Services) -> list[HTTPRouteHandler]:
         ] = None,
     ) -> Response[bytes]:
         hub = hub_of(board)
-        if cursor is None and limit in (None, config.boards[board].top):
+        if cursor is None and limit is None:
             if hub.latest is None:
                 raise Problem("unavailable", "The board is being built.", retry_after=1)
             frame = hub.latest.frame
@@ -81,13 +85,15 @@ def routes(services: Services) -> list[HTTPRouteHandler]:
         return tagged(request, body, f'"{hashlib.sha256(body).hexdigest()[:32]}"')
 
     @get(
-        "/boards/{board:str}/users/{user_id:path}",
+        "/boards/{board:str}/users/{user_id:str}",
         summary="One user's place, with two neighbours on each side",
         responses=problems("unknown_board", "unknown_user", "unavailable"),
     )
-    async def show_user(board: FromPath[str], user_id: FromPath[str]) -> Response[Around]:
+    async def show_user(
+        request: Request[Any, Any, Any], board: FromPath[str], user_id: FromPath[str]
+    ) -> Response[Around]:
         hub_of(board)
-        user = user_id.removeprefix("/")
+        user = user_in_path(request, user_id)
         around = await ranking.around(board, user)
         if around is None:
             known = await services.database.user(user, [board])
@@ -97,6 +103,15 @@ def routes(services: Services) -> list[HTTPRouteHandler]:
         return Response(around, headers=ANYWHERE)
 
     return [list_boards, show_board, show_user]
+
+
+def user_in_path(request: Request[Any, Any, Any], given: str) -> str:
+    """The user id of a path, as it was sent (``app.py`` keeps it); percent-decoded once, never normalised."""
+    try:
+        raw: bytes = request.scope.get("user_id", given.encode())  # type: ignore[assignment]
+        return raw.decode()
+    except UnicodeDecodeError as error:
+        raise Problem("invalid_field", "A user id is UTF-8.") from error
 
 
 def tagged(request: Request[Any, Any, Any], body: bytes, etag: str) -> Response[bytes]:

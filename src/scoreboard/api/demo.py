@@ -6,13 +6,13 @@ import secrets
 import unicodedata
 from typing import Any
 
-from litestar import Response, post
+from litestar import Request, Response, post
 from litestar.handlers import HTTPRouteHandler
-from litestar.params import JSONBody
 from msgspec import Struct
 
 from scoreboard.api.services import Services
-from scoreboard.api.updates import Profile
+from scoreboard.api.update_score import BODY_BYTES, read_body
+from scoreboard.api.updates import parse_profile
 from scoreboard.auth.tokens import local_token
 from scoreboard.errors import Problem
 from scoreboard.model import flaw_of_name
@@ -35,8 +35,9 @@ def routes(services: Services) -> list[HTTPRouteHandler]:
         return []
 
     @post("/demo/join", summary="Take part in the demo")
-    async def join(data: JSONBody[Profile]) -> Response[Any]:
-        name = unicodedata.normalize("NFC", data.name).strip()
+    async def join(request: Request[Any, Any, Any]) -> Response[Any]:
+        body = await read_body(dict(request.scope["headers"]), request.receive, BODY_BYTES)
+        name = unicodedata.normalize("NFC", parse_profile(body).name).strip()
         if flaw := flaw_of_name(name):
             raise Problem("invalid_field", f"name {flaw}.")
         user = f"guest-{secrets.token_hex(4)}"

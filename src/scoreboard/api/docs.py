@@ -7,13 +7,16 @@ content security policy.
 from __future__ import annotations
 
 import re
+from functools import cache
 from html import escape
 from typing import Any
 
 import msgspec
-from litestar import Litestar, MediaType, Request, Response, get
+from litestar import Litestar, MediaType, Response, get
 from litestar.handlers import HTTPRouteHandler
+from litestar.openapi.config import OpenAPIConfig
 
+from scoreboard import __version__
 from scoreboard.api.pages import PAGE_HEADERS
 from scoreboard.api.update_score import BATCH_UPDATES, Submission
 from scoreboard.api.updates import Profile
@@ -104,21 +107,21 @@ def _parameters(operation: dict[str, Any], schemas: dict[str, Any]) -> str:
     return f"<dl>{''.join(rows)}</dl>" if rows else ""
 
 
-def routes() -> list[HTTPRouteHandler]:
-    """The handlers. The document is made at the first request, when all routes are known."""
-    made: dict[str, Any] = {}
+def routes(documented: list[HTTPRouteHandler]) -> list[HTTPRouteHandler]:
+    """The handlers. The document of the others is made at the first request."""
 
-    def whole(app: Litestar) -> dict[str, Any]:
-        if not made:
-            made.update(document(app))
-        return made
+    @cache
+    def whole() -> dict[str, Any]:
+        # An application of its own, that is never served: the framework makes the schema from it.
+        config = OpenAPIConfig(title="Scoreboard", version=__version__)
+        return document(Litestar(documented, openapi_config=config))
 
-    @get("/docs/openapi.json", include_in_schema=False, sync_to_thread=False)
-    def openapi(request: Request[Any, Any, Any]) -> Response[dict[str, Any]]:
-        return Response(whole(request.app), media_type="application/vnd.oai.openapi+json")
+    @get("/docs/openapi.json", sync_to_thread=False)
+    def openapi() -> Response[dict[str, Any]]:
+        return Response(whole(), media_type="application/vnd.oai.openapi+json")
 
-    @get("/docs", include_in_schema=False, sync_to_thread=False)
-    def show_docs(request: Request[Any, Any, Any]) -> Response[str]:
-        return Response(page(whole(request.app)), headers=PAGE_HEADERS, media_type=MediaType.HTML)
+    @get("/docs", sync_to_thread=False)
+    def show_docs() -> Response[str]:
+        return Response(page(whole()), headers=PAGE_HEADERS, media_type=MediaType.HTML)
 
     return [openapi, show_docs]

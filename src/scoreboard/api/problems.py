@@ -67,10 +67,13 @@ def headers_of(problem: Problem) -> dict[str, str]:
     return headers
 
 
-def handle(_: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+def handle(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
     """The framework's exception handler for everything."""
     problem = problem_of(error)
     headers = headers_of(problem)
+    if request.method == "GET" and request.scope["path"].startswith("/boards"):
+        # A page elsewhere may read boards, and may read why it cannot.
+        headers |= {"access-control-allow-origin": "*", "access-control-expose-headers": "Retry-After"}
     if isinstance(error, HTTPException) and error.headers and "allow" in {h.lower() for h in error.headers}:
         headers |= {name.lower(): value for name, value in error.headers.items()}
     return Response(

@@ -33,7 +33,8 @@ BODY_BYTES = 4 * 1024
 BATCH_BYTES = 2 * 1024 * 1024
 BATCH_UPDATES = 1_000
 WAIT_SECONDS = 10.0  # the longest that Prefer: wait is honoured
-_WAIT = re.compile(r"(?:^|[,;])\s*wait\s*=\s*\"?(\d{1,6})\"?\s*(?=$|[,;])", re.IGNORECASE)
+_PREFERENCE = re.compile(r'(?:"(?:[^"\\]|\\.)*"|[^,"])+')  # between commas that are not in a quoted text
+_WAIT = re.compile(r"wait\s*=\s*\"?0*(\d+)\"?", re.IGNORECASE)
 
 Scope_ = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Any]]
@@ -43,10 +44,9 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 class Submission(Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
     """A completed action, as a client reports it."""
 
-    user_id: Annotated[str, Meta(min_length=1, max_length=128, description="Whose score rises.")]
-    action_id: Annotated[
-        str, Meta(min_length=1, max_length=2048, description="`type:unique`, e.g. `match-win:8812`.")
-    ]
+    # How long they may be is the policy's to say, so that in a batch it is said of the one that is wrong.
+    user_id: Annotated[str, Meta(description="Whose score rises: 1 to 128 characters.")]
+    action_id: Annotated[str, Meta(description="`type:unique`, e.g. `match-win:8812`.")]
 
 
 class Answer(Struct, frozen=True):
@@ -74,8 +74,12 @@ class UpdateScore:
             body = await read_body(headers, receive, BODY_BYTES)
             submission = parse(body)
             authorization = headers.get(b"authorization")
-            principal = await self._auth.principal(authorization and authorization.decode("latin-1"))
-            wait = wait_of(headers.get(b"prefer", b"").decode("latin-1"))
+            principal = await self._auth.principal(
+                None if authorization is None else authorization.decode("latin-1")
+            )
+            wait = 0
+            if b"prefer" in headers:
+                wait = wait_of([v.decode("latin-1") for k, v in scope["headers"] if k == b"prefer"])
             answer = await self.submit(principal, submission, wait)
         except Exception as error:
             problem = problem_of(error)
@@ -84,8 +88,8 @@ class UpdateScore:
             await respond(send, problem.status, problem.body(), MEDIA_TYPE.encode(), extra)
             return
         metrics.REQUESTS.labels(answer.body.status).inc()
-        applied = [(b"preference-applied", b"wait=%d" % wait)] if wait and answer.status == 200 else []
-        await respond(send, answer.status, answer.body, b"application/json", applied)
+        extra = [(b"preference-applied", b"wait=%d" % wait)] if wait and answer.status == 200 else []
+        await respond(send, answer.status, answer.body, b"application/json", extra)
 
     async def submit(self, principal: Principal, submission: Submission, wait: float = 0) -> Answer:
         """Decide on one update and have it accepted.
@@ -161,9 +165,7 @@ def parse(body: bytes) -> Submission:
     Raises:
         Problem: ``malformed_json``, ``unknown_field`` or ``invalid_field``.
     """
-    submission = _parsed(_submission.decode, body)
-    _refuse_duplicate_keys(body, 8)
-    return submission
+    return parse_strictly(_submission.decode, body, 8)
 
 
 def parse_all(body: bytes) -> list[Submission]:
@@ -176,6 +178,13 @@ def parse_all(body: bytes) -> list[Submission]:
 
 
 T = TypeVar("T")
+
+
+def parse_strictly(decode: Callable[[bytes], T], body: bytes, quotes: int) -> T:
+    """A flat object, by a decoder that refuses unknown fields. ``quotes``: those of its keys and texts."""
+    parsed = _parsed(decode, body)
+    _refuse_duplicate_keys(body, quotes)
+    return parsed
 
 
 def _parsed(decode: Callable[[bytes], T], body: bytes) -> T:
@@ -203,10 +212,17 @@ def _refuse_duplicate_keys(body: bytes, quotes: int) -> None:
     json.loads(body, object_pairs_hook=refuse)
 
 
-def wait_of(prefer: str) -> int:
+def wait_of(lines: Iterable[str]) -> int:
     """The whole seconds of ``Prefer: wait=N`` (RFC 7240), at most ``WAIT_SECONDS``; 0 without it."""
-    found = _WAIT.search(prefer)
-    return min(int(found[1]), int(WAIT_SECONDS)) if found else 0
+    for preference in _PREFERENCE.findall(",".join(lines)):
+        if found := _WAIT.fullmatch(preference.partition(";")[0].strip()):
+            return int(min(int(found[1][:9]), WAIT_SECONDS))
+    return 0
+
+
+def applied(wait: int) -> dict[str, str]:
+    """The header that says that the answer was waited for."""
+    return {"preference-applied": f"wait={wait}"} if wait else {}
 
 
 async def read_body(headers: Mapping[bytes, bytes], receive: Receive, limit: int) -> bytes:

@@ -19,14 +19,17 @@ from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath, HeaderParameter
 from msgspec import Meta, Struct
 
+from scoreboard.api.boards import user_in_path
 from scoreboard.api.responses import problems
 from scoreboard.api.services import Services
 from scoreboard.api.update_score import (
     BATCH_BYTES,
     BODY_BYTES,
     Accepted,
+    applied,
     parse,
     parse_all,
+    parse_strictly,
     read_body,
     wait_of,
 )
@@ -87,6 +90,11 @@ class Renamed(Struct, frozen=True, rename="camel"):
 _profile = msgspec.json.Decoder(Profile)
 
 
+def parse_profile(body: bytes) -> Profile:
+    """A profile, strictly. Raises ``Problem`` as ``parse`` does."""
+    return parse_strictly(_profile.decode, body, 4)
+
+
 def routes(services: Services) -> list[HTTPRouteHandler]:
     """The handlers. They need the services of a process that accepts."""
     auth, door, commit, outcomes = services.auth, services.door, services.commit, services.outcomes
@@ -121,25 +129,32 @@ def routes(services: Services) -> list[HTTPRouteHandler]:
     )
     async def update_score(
         request: Request[Any, Any, Any],
-        prefer: Prefer = None,
+        prefer: Prefer = None,  # noqa: ARG001  for the documentation; several lines are read below
     ) -> Response[Accepted | Outcome]:
         submission = parse(await body_of(request, BODY_BYTES))
         principal = await auth.principal(request.headers.get("authorization"))
-        answer = await door.submit(principal, submission, wait_of(prefer or ""))
-        return Response(answer.body, status_code=answer.status)
+        wait = wait_of(request.headers.getall("prefer", []))
+        answer = await door.submit(principal, submission, wait)
+        headers = applied(wait if answer.status == 200 else 0)
+        return Response(answer.body, status_code=answer.status, headers=headers)
 
     @post(
         "/update-scores",
         status_code=200,
         response_description="What each would have been answered alone, in their order",
         summary="Report up to 1,000 completed actions (services)",
-        responses=problems(*SHAPE, *WHO, "insufficient_scope"),
+        responses=problems(*SHAPE, *WHO, "insufficient_scope", "unavailable"),
     )
-    async def update_scores(request: Request[Any, Any, Any], prefer: Prefer = None) -> Response[Results]:
+    async def update_scores(
+        request: Request[Any, Any, Any],
+        prefer: Prefer = None,  # noqa: ARG001  as above
+    ) -> Response[Results]:
         submissions = parse_all(await body_of(request, BATCH_BYTES))
         principal = await auth.principal(request.headers.get("authorization"))
-        results = await door.submit_all(principal, submissions, wait_of(prefer or ""))
-        return Response({"results": results}, status_code=200)  # type: ignore[arg-type]
+        results = await door.submit_all(
+            principal, submissions, wait := wait_of(request.headers.getall("prefer", []))
+        )
+        return Response({"results": results}, status_code=200, headers=applied(wait))  # type: ignore[arg-type]
 
     @get(
         "/events/{event_id:str}",
@@ -173,7 +188,7 @@ def routes(services: Services) -> list[HTTPRouteHandler]:
         return Response(state, headers={"cache-control": "no-store"})
 
     @put(
-        "/users/{user_id:path}",
+        "/users/{user_id:str}",
         status_code=202,
         response_description="Synced to disk; will be shown",
         summary="Choose the name that a user is shown under",
@@ -181,15 +196,9 @@ def routes(services: Services) -> list[HTTPRouteHandler]:
     )
     async def name_user(request: Request[Any, Any, Any], user_id: FromPath[str]) -> Response[Renamed]:
         body = await body_of(request, BODY_BYTES)
-        try:
-            profile = _profile.decode(body)
-        except msgspec.ValidationError as error:
-            code = "unknown_field" if "unknown field" in str(error) else "invalid_field"
-            raise Problem(code, str(error)) from error
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise Problem("malformed_json", str(error)) from error
+        profile = parse_profile(body)
         principal = await auth.principal(request.headers.get("authorization"))
-        user = user_id.removeprefix("/")
+        user = user_in_path(request, user_id)
         if principal.kind == "user":
             if principal.id != user:
                 raise Problem("user_mismatch", "The token's subject is not this user.")
