@@ -30,6 +30,7 @@ from setproctitle import setproctitle
 from scoreboard import demo, logs
 from scoreboard.api import boards, docs, health, pages, problems, updates
 from scoreboard.api import demo as demo_routes
+from scoreboard.api.deadlines import Deadlines, http
 from scoreboard.api.outcomes import Outcomes
 from scoreboard.api.services import Services
 from scoreboard.api.update_score import UpdateScore
@@ -139,11 +140,13 @@ async def serve(
         owned = [tasks.create_task(hubs.follow(board.frames(list(config.boards))), name="follow the boards")]
         if api:
             services = await _accepting(settings, services, stack, tasks, owned)
+        deadlines = Deadlines(config.live.connections)
+        stack.callback(deadlines.close)
         server = Server(
             uvicorn.Config(
                 Application(services),
                 ws=protocol(hubs) if live else "none",  # type: ignore[arg-type]  # a factory will do
-                http="httptools",
+                http=http(deadlines),  # type: ignore[arg-type]  # a factory will do
                 loop="none",
                 lifespan="off",
                 log_config=None,

@@ -74,6 +74,7 @@ def first_of(failures: BaseExceptionGroup[BaseException]) -> BaseException:
 
 # code: (HTTP status, may the same request be sent again?, title)
 PROBLEMS: dict[str, tuple[int, bool, str]] = {
+    "malformed_request": (400, False, "This is not a request that can be read."),
     "malformed_json": (400, False, "The body is not valid JSON."),
     "invalid_field": (400, False, "A field has a wrong type or value."),
     "unknown_field": (400, False, "There is no such field."),
