@@ -9,12 +9,12 @@ The flow, and where each stage lives::
     queue.py     signed envelopes into and out of a synced, ordered log (NATS JetStream)
     worker.py    reads the log in order, applies each update exactly once
     database.py  the truth: ledger, totals and cursor in one transaction (PostgreSQL)
-    board.py     the ranking, rebuildable at any moment (Redis or Valkey)
+    board/       the ranking, rebuildable at any moment (Redis or Valkey)
     live/        WebSocket fan-out of the newest frame
     web/         the page and its scripts
 
 Around the flow: ``config.py`` reads files and environment, ``app.py`` wires a role together,
-``engines.py`` and ``supervisor.py`` run everything on one machine, ``cli.py`` is the command.
+``engines/`` and ``supervisor.py`` run everything on one machine, ``cli/`` is the command.
 """
 
 __version__ = "0.1.0"

@@ -1,0 +1,13 @@
+"""The ``scoreboard`` command. Each subcommand parses its arguments here; another module does the work.
+
+Exit status: 0 done; 1 it did not work, or ``verify`` found a difference; 2 the command line is wrong; 78 the
+configuration is wrong.
+"""
+
+from __future__ import annotations
+
+# In the order in which people need them.
+from scoreboard.cli import credentials, scores, serve
+from scoreboard.cli.command import main
+
+__all__ = ["credentials", "main", "scores", "serve"]

@@ -1,0 +1,120 @@
+"""What every subcommand stands on: the group, its errors in one line, and where the deployment is."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import sys
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+from scoreboard import __version__
+from scoreboard.config import Config, Environment, environment, load
+from scoreboard.errors import EX_CONFIG, ConfigurationError, ScoreboardError
+
+if TYPE_CHECKING:
+    from scoreboard.supervisor import Options
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def fail(message: str, status: int = 1) -> NoReturn:
+    """End the command with a message on standard error."""
+    click.echo(f"scoreboard: {message}", err=True)
+    sys.exit(status)
+
+
+def command(group: click.Group, name: str) -> Callable[[Callable[..., Any]], click.Command]:
+    """A subcommand that takes --config and --data, and whose errors are told in one line."""
+
+    def decorate(function: Callable[..., Any]) -> click.Command:
+        @wraps(function)
+        def run(*args: Any, config: Path | None, data: Path | None, **kwargs: Any) -> None:
+            try:
+                function(*args, deployment=Deployment(config, data), **kwargs)
+            except ConfigurationError as error:
+                fail(str(error), EX_CONFIG)
+            except ScoreboardError as error:
+                fail(str(error))
+            except KeyboardInterrupt:
+                sys.exit(130)
+
+        run = click.option(
+            "--data",
+            type=click.Path(path_type=Path, file_okay=False),
+            help="Data folder. [./scoreboard-data]",
+        )(run)
+        run = click.option(
+            "--config",
+            type=click.Path(path_type=Path, dir_okay=False),
+            help="Configuration. [./scoreboard.toml]",
+        )(run)
+        return group.command(name)(run)
+
+    return decorate
+
+
+class Deployment:
+    """Where things are: the flags, else the variables, else the defaults."""
+
+    def __init__(self, config: Path | None, data: Path | None) -> None:
+        self.environment: Environment = environment()
+        given = config or (Path(self.environment.config) if self.environment.config else None)
+        default = Path("scoreboard.toml")
+        self.path = given or (default if default.exists() else None)
+        if self.path is not None and not self.path.is_file():
+            raise ConfigurationError(f"{self.path}: there is no such file")
+        self.data = data or Path(self.environment.data or "scoreboard-data")
+
+    @property
+    def config(self) -> Config:
+        """The configuration, checked."""
+        return load(self.path)
+
+    @property
+    def options(self) -> Options:
+        """How ``scoreboard up`` would be started here."""
+        from scoreboard.supervisor import Options
+
+        return Options(config=self.path, data=self.data)
+
+
+def seconds(text: str) -> int:
+    """A duration such as 90s, 15m, 1h or 7d, in seconds."""
+    found = re.fullmatch(r"(\d{1,9})([smhd])", text)
+    if found is None or int(found[1]) == 0:
+        raise click.BadParameter(f"{text!r} is not a duration like 30s, 15m, 1h or 7d")
+    return int(found[1]) * _UNITS[found[2]]
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="scoreboard")
+def main() -> None:
+    """A self-hosted real-time scoreboard: every action counts once, every screen shows it at once.
+
+    Begin with: scoreboard up
+    """
+
+
+def with_database(deployment: Deployment, do: Callable[[Any], Any]) -> Any:
+    """The result of ``do`` with the database of the deployment."""
+    from scoreboard.database import Database
+    from scoreboard.engines import engines
+
+    async def run() -> Any:
+        outer = deployment.environment
+        if outer.database_url is not None:
+            return await with_url(outer.database_url)
+        async with engines(deployment.data, outer) as urls:
+            return await with_url(urls.database)
+
+    async def with_url(url: str) -> Any:
+        async with Database.open(url) as database:
+            await database.migrate()
+            return await do(database)
+
+    return asyncio.run(run())
