@@ -16,10 +16,11 @@ from scoreboard import ledger
 from scoreboard.book import Applied
 from scoreboard.database import Database, connect
 from scoreboard.errors import Fenced, LogMismatch
-from scoreboard.ledger import Batch, DeadLetter
+from scoreboard.ledger import Batch, DeadLetter, Terms
 from scoreboard.model import PLACES, SCORE_LIMIT, Accepted, Entry, Rename, Update, event_id_of_action
 
 BOARDS = ("main", "wins")
+TERMS = Terms(BOARDS, {})
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -40,7 +41,7 @@ class Ledger:
 
     async def apply(self, entries: list[Entry], *, inbox: str = "") -> Applied:
         """Apply the next message."""
-        applied = await ledger.apply(self.connection, self.batch(entries, inbox=inbox), BOARDS)
+        applied = await ledger.apply(self.connection, self.batch(entries, inbox=inbox), TERMS)
         self.sequence += 1
         return applied
 
@@ -76,6 +77,7 @@ class Model:
         if isinstance(entry, Rename):
             self.names[entry.user] = entry.name
             return
+        assert isinstance(entry, Update)
         if entry.event_id in self.seen:
             return
         self.seen.add(entry.event_id)
@@ -138,10 +140,10 @@ async def test_totals_are_the_sum_of_the_ledger_however_it_is_cut_and_repeated(
 
 async def test_a_batch_that_comes_again_is_fenced_and_changes_nothing(book: Ledger) -> None:
     batch = book.batch([update("fenced", 1, 5)])
-    await ledger.apply(book.connection, batch, BOARDS)
+    await ledger.apply(book.connection, batch, TERMS)
     book.sequence += 1
     with pytest.raises(Fenced):
-        await ledger.apply(book.connection, batch, BOARDS)
+        await ledger.apply(book.connection, batch, TERMS)
     assert (
         await book.connection.fetchval("SELECT score FROM scores WHERE user_id = 'fenced' AND board = 'main'")
         == 5
@@ -189,7 +191,7 @@ async def test_a_new_name_goes_to_every_board_of_its_user(book: Ledger) -> None:
 async def test_what_is_set_aside_moves_the_cursor_and_is_kept_whole(book: Ledger) -> None:
     sequence = book.sequence + 1
     dead = [DeadLetter(sequence * PLACES, AT, "the seal is not ours", b"\x00forged")]
-    await ledger.apply(book.connection, Batch(0, "log", book.sequence, sequence, AT, [], dead), BOARDS)
+    await ledger.apply(book.connection, Batch(0, "log", book.sequence, sequence, AT, [], dead), TERMS)
     book.sequence = sequence
     kept = await book.connection.fetchrow(
         "SELECT * FROM dead_letters WHERE accept_no = $1", sequence * PLACES

@@ -28,7 +28,7 @@ from msgspec import Struct
 from setproctitle import setproctitle
 
 from scoreboard import demo, logs
-from scoreboard.api import boards, docs, health, pages, problems, updates
+from scoreboard.api import boards, docs, health, moderation, pages, problems, updates
 from scoreboard.api import demo as demo_routes
 from scoreboard.api.deadlines import Deadlines, http
 from scoreboard.api.outcomes import Outcomes
@@ -81,6 +81,7 @@ class Application:
         self._door = services.door
         handlers = [
             *updates.routes(services),
+            *moderation.routes(services),
             *boards.routes(services),
             *health.routes(services),
             *demo_routes.routes(services),

@@ -1,17 +1,30 @@
 """Judging: what each entry of a batch does, in order of acceptance. Pure: state in, state out, no I/O.
 
-The same state and the same entries give the same result, at every replay of the log. Rules that refuse an
-event (once, cooldown, limit, quarantine) have their place in ``Book.refusal``.
+The same state and the same entries give the same result, at every replay of the log. Commands about earlier
+events (``Amend``) are not for here: they are statements over the ledger (``amending.py``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from uuid import UUID
 
 from msgspec import Struct
 
-from scoreboard.model import SCORE_LIMIT, Accepted, BoardChange, Outcome, Rename, Result, Row, Update
+from scoreboard.model import (
+    SCORE_LIMIT,
+    Accepted,
+    BoardChange,
+    Mark,
+    Outcome,
+    Rename,
+    Result,
+    Row,
+    Update,
+    text_of_time,
+)
+from scoreboard.rules import Count, Refusal, Rules
 
 
 class Applied(Struct, frozen=True):
@@ -22,6 +35,15 @@ class Applied(Struct, frozen=True):
     counts: dict[str, int]
     """How many were applied, rejected (by reason) or seen before, for the metrics."""
 
+    @classmethod
+    def of(cls, parts: Sequence[Applied]) -> Applied:
+        """What several parts did, one after the other."""
+        counts: dict[str, int] = {}
+        for part in parts:
+            for outcome, count in part.counts.items():
+                counts[outcome] = counts.get(outcome, 0) + count
+        return cls([o for p in parts for o in p.outcomes], [r for p in parts for r in p.rows], counts)
+
 
 class Judged(Struct, frozen=True):
     """What was decided of an event."""
@@ -30,71 +52,97 @@ class Judged(Struct, frozen=True):
     reason: str | None
     points: int
     boards: Sequence[str]
+    retry_at: datetime | None = None
 
 
 class Place:
     """Where a user stands on a board, while the batch is judged."""
 
-    __slots__ = ("changed", "exists", "reached", "score", "touched")
+    __slots__ = ("changed", "reached", "score", "standing", "touched")
 
-    def __init__(self, score: int, reached: int, changed: int, *, exists: bool) -> None:
+    def __init__(self, score: int, reached: int, changed: int, *, standing: bool) -> None:
         self.score, self.reached, self.changed = score, reached, changed
-        self.exists = exists
+        self.standing = standing
+        """Does any counted event stand? Without one there is no entry."""
         self.touched = False
 
 
 class User:
     """What is known of a user, while the batch is judged."""
 
-    __slots__ = ("banned", "changed", "hidden", "name", "renamed")
+    __slots__ = ("banned", "changed", "hidden", "name", "touched")
 
     def __init__(self) -> None:
         self.name: str | None = None
-        self.hidden = self.banned = self.renamed = False
+        self.hidden = self.banned = self.touched = False
         self.changed = 0
 
 
 class Book:
     """The state that a batch touches, and what judging the batch does to it."""
 
-    def __init__(self) -> None:
+    def __init__(self, rules: Mapping[str, Rules]) -> None:
+        self._rules = rules
         self.known: dict[bytes, Judged] = {}
+        self.planted: set[bytes] = set()
+        """Events that were revoked before they came."""
         self.commands: set[bytes] = set()
         self.users: dict[str, User] = {}
         self.places: dict[tuple[str, str], Place] = {}
+        self.counts: dict[tuple[str, str], Count] = {}
+        """By user and type, for the types that have rules."""
         self.events: list[tuple[Accepted, Update, Judged]] = []
-        self.new_commands: list[tuple[Accepted, Rename]] = []
+        self.new_commands: list[tuple[Accepted, Rename | Mark]] = []
         self.outcomes: list[tuple[Accepted, Outcome]] = []
-        self.counts: dict[str, int] = {}
+        self.tally: dict[str, int] = {}
 
     def judge(self, accepted: Accepted) -> None:
         """Decide one entry, in order of acceptance."""
         entry = accepted.entry
-        if isinstance(entry, Rename):
-            self._rename(accepted, entry)
+        if not isinstance(entry, Update):
+            self._command(accepted)
             return
         known = self.known.get(entry.event_id)
         duplicate = known is not None
         if known is None:
-            reason = self.refusal(entry)
-            if reason is None:
-                self._count(accepted, entry)
-            result = Result.APPLIED if reason is None else Result.REJECTED
-            known = self.known[entry.event_id] = Judged(result, reason, entry.points, entry.boards)
+            known = self.known[entry.event_id] = self._decide(accepted, entry)
             self.events.append((accepted, entry, known))
         label = "duplicate" if duplicate else (known.reason or known.result)
-        self.counts[label] = self.counts.get(label, 0) + 1
+        self.tally[label] = self.tally.get(label, 0) + 1
         if accepted.inbox:
             self.outcomes.append((accepted, self._outcome(entry, known, duplicate=duplicate)))
 
-    def refusal(self, entry: Update) -> str | None:
-        """Why a new event does not count, or ``None``."""
+    def _decide(self, accepted: Accepted, entry: Update) -> Judged:
+        """A new event: does it count, is it held back, or neither?"""
+        if entry.event_id in self.planted:
+            return Judged(Result.REVOKED, None, entry.points, entry.boards)
+        rules, count = self._rules.get(entry.type), self.counts.get((entry.user, entry.type))
+        refusal = self._refusal(accepted, entry, rules, count)
+        if refusal is not None:
+            return Judged(
+                Result.REJECTED, refusal.reason, entry.points, entry.boards, retry_at=refusal.retry_at
+            )
+        result = Result.APPLIED
+        if rules is not None and count is not None:
+            if rules.implausible(count, accepted.at, entry.points):
+                result = Result.QUARANTINED
+            rules.add(count, accepted.at, entry.points if result is Result.APPLIED else 0)
+        if result is Result.APPLIED:
+            self._count(accepted, entry)
+        return Judged(result, None, entry.points, entry.boards)
+
+    def _refusal(
+        self, accepted: Accepted, entry: Update, rules: Rules | None, count: Count | None
+    ) -> Refusal | None:
+        """Why a new event does not count; the order is DESIGN's: ban, once, cooldown, limit, range."""
         if self.users[entry.user].banned:
-            return "banned"
+            return Refusal("banned")
+        if rules is not None and count is not None and (refusal := rules.refusal(count, accepted.at)):
+            return refusal
         for board in entry.boards:
             place = self.places.get((board, entry.user))
             if place is not None and abs(place.score + entry.points) > SCORE_LIMIT:
-                return "out_of_range"
+                return Refusal("out_of_range")
         return None
 
     def _count(self, accepted: Accepted, entry: Update) -> None:
@@ -102,32 +150,43 @@ class Book:
         for board in entry.boards:
             place = self.places.get((board, entry.user))
             if place is None:
-                place = Place(0, accepted.accept_no, 0, exists=False)
-                self.places[board, entry.user] = place
-            if entry.points:
+                place = self.places[board, entry.user] = Place(0, 0, 0, standing=False)
+            if entry.points or not place.standing:
                 place.score += entry.points
                 place.reached = accepted.accept_no
-            place.exists = place.touched = True
+            place.standing = place.touched = True
             place.changed = accepted.accept_no
         if entry.name is not None:
             self._name(entry.user, entry.name, accepted.accept_no)
 
-    def _rename(self, accepted: Accepted, entry: Rename) -> None:
-        if entry.command_id in self.commands:
-            return
-        self.commands.add(entry.command_id)
-        self.new_commands.append((accepted, entry))
-        self._name(entry.user, entry.name, accepted.accept_no)
+    def _command(self, accepted: Accepted) -> None:
+        """Names and marks, once each."""
+        entry = accepted.entry
+        assert isinstance(entry, Rename | Mark)  # noqa: S101  amendments are not for here
+        if entry.command_id not in self.commands:
+            self.commands.add(entry.command_id)
+            self.new_commands.append((accepted, entry))
+            if isinstance(entry, Rename):
+                self._name(entry.user, entry.name, accepted.accept_no)
+            else:
+                known = self.users[entry.user]
+                if getattr(known, entry.what) != entry.on:
+                    setattr(known, entry.what, entry.on)
+                    known.changed, known.touched = accepted.accept_no, True
+        if accepted.inbox:
+            outcome = Outcome(Result.APPLIED, str(UUID(bytes=entry.command_id)), users=1)
+            self.outcomes.append((accepted, outcome))
 
     def _name(self, user: str, name: str, accept_no: int) -> None:
         known = self.users[user]
         if known.name != name:
-            known.name, known.changed, known.renamed = name, accept_no, True
+            known.name, known.changed, known.touched = name, accept_no, True
 
     def _outcome(self, entry: Update, known: Judged, *, duplicate: bool) -> Outcome:
         event_id = str(UUID(bytes=entry.event_id))
         if known.result is not Result.APPLIED:
-            return Outcome(known.result, event_id, reason=known.reason)
+            retry_at = None if known.retry_at is None else text_of_time(known.retry_at)
+            return Outcome(known.result, event_id, reason=known.reason, retry_at=retry_at)
         changes = {
             board: BoardChange(score=place.score)
             for board in known.boards
@@ -140,8 +199,8 @@ class Book:
         rows = []
         for (board, user), place in self.places.items():
             known = self.users[user]
-            if place.exists and (place.touched or known.renamed):
+            if place.standing and (place.touched or known.touched):
                 score = None if known.hidden else place.score
                 changed = max(place.changed, known.changed)
                 rows.append(Row(board, user, score, place.reached, changed, known.name))
-        return Applied(self.outcomes, rows, self.counts)
+        return Applied(self.outcomes, rows, self.tally)

@@ -34,11 +34,25 @@ class Strict(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A table of the file; an unknown key is an error."""
 
 
+class Quarantine(Strict, frozen=True, kw_only=True):
+    """What is implausible is held back until it is released or rejected."""
+
+    points_per_hour: Positive
+    """Points of one user by this action in a clock hour; an event that would pass them is held back."""
+
+
 class Action(Strict, frozen=True, kw_only=True):
-    """One type of action: what it is worth and who may submit it."""
+    """One type of action: what it is worth, who may submit it, and how often it may count."""
 
     points: Annotated[int, Meta(ge=-SCORE_LIMIT, le=SCORE_LIMIT)]
     policy: Literal["service", "open"] = "service"
+    cooldown: str | None = None
+    """From the last counted one of the same user: ``30s``, ``15m``, ``1h``, ``7d``."""
+    limit: str | None = None
+    """Of one user in a calendar window: ``20/day``; minute, hour, day or week."""
+    once: bool = False
+    """Counts once a user, for ever."""
+    quarantine: Quarantine | None = None
 
 
 class Board(Strict, frozen=True, kw_only=True):
@@ -249,6 +263,12 @@ def _checked(config: Config, where: str, folder: Path, environ: Mapping[str, str
             if not _TYPE.fullmatch(name):
                 msg = f"{where}: the {kind} name {name!r} is not of the form {TYPE_PATTERN}"
                 raise ConfigurationError(msg)
+    from scoreboard.rules import rules_of  # it reads our types
+
+    try:
+        rules_of(config.actions, config.timezone)
+    except (ValueError, OverflowError) as error:
+        raise ConfigurationError(f"{where}: {error}") from error
     for name, board in config.boards.items():
         for action in board.actions or ():
             if action not in config.actions:

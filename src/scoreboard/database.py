@@ -109,10 +109,11 @@ async def migrate(connection: Connection) -> None:
 class Event:
     """One row of the ledger as ``GET /events/{eventId}`` shows it."""
 
-    __slots__ = ("at", "boards", "event_id", "outcome", "points", "reason", "user")
+    __slots__ = ("at", "boards", "event_id", "outcome", "points", "reason", "retry_at", "user")
 
     def __init__(self, row: asyncpg.Record) -> None:
-        self.event_id, self.user, self.outcome, self.reason, self.points, self.boards, self.at = row
+        self.event_id, self.user, self.outcome, self.reason, self.points, self.boards, self.at = row[:7]
+        self.retry_at = row["retry_at"]
 
 
 class Database:
@@ -139,7 +140,8 @@ class Database:
             yield cls(pool)
 
     @asynccontextmanager
-    async def _connection(self) -> AsyncIterator[Connection]:
+    async def connection(self) -> AsyncIterator[Connection]:
+        """A connection of the pool, for reads that are stages of their own (``history.py``)."""
         with translated():
             async with self._pool.acquire(timeout=CONNECT_SECONDS) as connection:
                 yield connection
@@ -147,42 +149,42 @@ class Database:
     async def identity(self) -> str:
         """Which database this is: a UUID in text, the same for ever."""
         if self._identity is None:
-            async with self._connection() as connection:
+            async with self.connection() as connection:
                 self._identity = await connection.fetchval(STATEMENTS["identity"])
         assert self._identity is not None  # noqa: S101  the migration put the row there
         return self._identity
 
     async def migrate(self) -> None:
         """Bring the schema up to this version."""
-        async with self._connection() as connection:
+        async with self.connection() as connection:
             await migrate(connection)
 
     async def log(self) -> str | None:
         """The identity of the log that has been read; ``None`` if none has."""
-        async with self._connection() as connection:
+        async with self.connection() as connection:
             found: str | None = await connection.fetchval(STATEMENTS["log"])
         return found
 
     async def positions(self) -> dict[int, int]:
         """How far each partition of the log has been applied: stream sequences."""
-        async with self._connection() as connection:
+        async with self.connection() as connection:
             return dict(await connection.fetch(STATEMENTS["positions"]))  # type: ignore[arg-type]
 
     async def event(self, event_id: UUID) -> Event | None:
         """One event of the ledger, or ``None``."""
-        async with self._connection() as connection:
+        async with self.connection() as connection:
             row = await connection.fetchrow(STATEMENTS["event"], event_id)
         return None if row is None else Event(row)
 
     async def user(self, user: str, boards: list[str]) -> tuple[str | None, bool] | None:
         """A user's (name, hidden); ``None`` if neither a name nor a score on these boards is known."""
-        async with self._connection() as connection:
+        async with self.connection() as connection:
             row = await connection.fetchrow(STATEMENTS["user"], user, boards)
         return None if row is None else (row["name"], row["hidden"])
 
     async def changed_rows(self, board: str, after: int) -> list[Row]:
         """The current rows of a board whose users the log touched after ``after`` (an ``accept_no``)."""
-        async with self._connection() as connection:
+        async with self.connection() as connection:
             return _rows(board, await connection.fetch(STATEMENTS["changed_rows"], board, after, timeout=60))
 
     async def all_rows(self, board: str, *, ordered: str | None = None) -> AsyncIterator[list[Row]]:
@@ -194,7 +196,7 @@ class Database:
         if ordered is not None:
             direction = {"desc": "DESC", "asc": "ASC"}[ordered]
             query += f" ORDER BY s.score {direction}, s.reached, s.user_id"
-        async with self._connection() as connection, connection.transaction(isolation="repeatable_read"):
+        async with self.connection() as connection, connection.transaction(isolation="repeatable_read"):
             cursor = connection.cursor(query, board, prefetch=CHUNK_ROWS)
             chunk: list[asyncpg.Record] = []
             async for row in cursor:
@@ -207,38 +209,38 @@ class Database:
 
     async def count_rows(self, board: str) -> int:
         """How many rows a board has."""
-        async with self._connection() as connection:
+        async with self.connection() as connection:
             return int(await connection.fetchval(STATEMENTS["count_rows"], board))
 
     async def keys(self, hashes: Iterable[bytes]) -> dict[bytes, tuple[str, list[str]]]:
         """Which of these keys open something: {SHA-256: (key id, scopes)}."""
-        async with self._connection() as connection:
+        async with self.connection() as connection:
             rows = await connection.fetch(STATEMENTS["key_by_hash"], list(hashes), timeout=CONNECT_SECONDS)
         return {row["hash"]: (row["id"], row["scopes"]) for row in rows}
 
     async def insert_key(self, key_id: str, digest: bytes, name: str, scopes: list[str]) -> None:
         """Keep a new key, by the SHA-256 of its text."""
-        async with self._connection() as connection:
+        async with self.connection() as connection:
             await connection.execute(STATEMENTS["insert_key"], key_id, digest, name, scopes)
 
     async def list_keys(self) -> list[asyncpg.Record]:
         """All keys: id, name, scopes, created, revoked."""
-        async with self._connection() as connection:
+        async with self.connection() as connection:
             return await connection.fetch(STATEMENTS["list_keys"])
 
     async def revoke_key(self, key_id: str) -> bool:
         """Revoke a key; was there one to revoke?"""
-        async with self._connection() as connection:
+        async with self.connection() as connection:
             return await connection.execute(STATEMENTS["revoke_key"], key_id) == "UPDATE 1"
 
     async def unsummed(self) -> list[asyncpg.Record]:
         """Totals that are not what the ledger says (at most 100)."""
-        async with self._connection() as connection:
+        async with self.connection() as connection:
             return await connection.fetch(STATEMENTS["unsummed"], timeout=600)
 
     async def ledger_size(self) -> tuple[int, int, int]:
         """How many events, users and points the ledger holds."""
-        async with self._connection() as connection:
+        async with self.connection() as connection:
             row = await connection.fetchrow(STATEMENTS["ledger_size"], timeout=600)
         assert row is not None  # noqa: S101  an aggregate always answers one row
         return row["events"], row["users"], row["points"]

@@ -49,12 +49,20 @@ class GroupCommit:
         self._idle.set()
         self._closing = False
 
-    def accept(self, entry: Entry, *, wanted: bool = False) -> asyncio.Future[None]:
+    @property
+    def partitions(self) -> int:
+        """How many partitions the log has."""
+        return len(self._waiting)
+
+    def accept(
+        self, entry: Entry, *, wanted: bool = False, partition: int | None = None
+    ) -> asyncio.Future[None]:
         """A future that is done once the entry is synced to disk in the log.
 
         Args:
             entry: what the door accepted.
             wanted: is its outcome awaited at our inbox?
+            partition: where it goes if it is not one user's.
 
         Raises:
             QueueFull: too much is waiting already, or (from the future) the log is full; it is not accepted.
@@ -64,7 +72,8 @@ class GroupCommit:
             raise Unavailable("This process is stopping.")
         if self._count >= WAITING_ENTRIES:
             raise QueueFull("Too many updates wait to be written.")
-        partition = partition_of(entry.user, len(self._waiting))
+        if partition is None:
+            partition = partition_of(entry.user, len(self._waiting))
         accepted = asyncio.get_running_loop().create_future()
         self._waiting[partition].append(_Waiting(encode_entry(entry), wanted=wanted, accepted=accepted))
         self._count += 1

@@ -18,17 +18,19 @@ the same log and the same configuration give the same ledger.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
 from asyncpg.pgproto import pgproto
 from msgspec import Struct
 
+from scoreboard import amending, counting
 from scoreboard.book import Applied, Book, Judged, Place, User
 from scoreboard.database import LOCK_CLASS, STATEMENTS, translated
 from scoreboard.errors import Fenced, LogMismatch
-from scoreboard.model import Accepted, Rename, Result, Update
+from scoreboard.model import Accepted, Amend, Mark, Rename, Result, Update
+from scoreboard.rules import Rules
 
 if TYPE_CHECKING:
     from scoreboard.database import Connection
@@ -98,13 +100,22 @@ async def position(connection: Connection, partition: int, stream: str, first: i
     return found
 
 
-async def apply(connection: Connection, batch: Batch, boards: Sequence[str]) -> Applied:
+class Terms(Struct, frozen=True):
+    """Under what a batch is judged: from the configuration, the same at every replay."""
+
+    boards: Sequence[str]
+    rules: Mapping[str, Rules]
+    partitions: int = 1
+
+
+async def apply(connection: Connection, batch: Batch, terms: Terms) -> Applied:
     """Apply one batch in one transaction.
 
     Raises:
         Fenced: another worker has moved the cursor; nothing happened.
         DatabaseUnavailable: whether it happened is not known; read the cursor again.
     """
+    parts: list[Applied] = []
     with translated():
         async with connection.transaction():
             moved = await connection.execute(
@@ -113,54 +124,79 @@ async def apply(connection: Connection, batch: Batch, boards: Sequence[str]) -> 
             )
             if moved != "UPDATE 1":
                 raise Fenced
-            book = await _read(connection, batch, boards)
-            for accepted in batch.accepted:
-                book.judge(accepted)
-            await _write(connection, batch, book)
-    return book.applied()
+            for part in _parts(batch.accepted):
+                if isinstance(part, Accepted):
+                    parts.append(await amending.apply(connection, part, batch.partition, terms.partitions))
+                    continue
+                book = await _read(connection, batch.partition, part, terms)
+                for accepted in part:
+                    book.judge(accepted)
+                await _write(connection, book, terms)
+                parts.append(book.applied())
+            if batch.dead:
+                dead = ((d.accept_no, d.at, d.reason, d.body) for d in batch.dead)
+                await connection.execute(STATEMENTS["insert_dead_letters"], *zip(*dead, strict=True))
+    return parts[0] if len(parts) == 1 else Applied.of(parts)
 
 
-async def _read(connection: Connection, batch: Batch, boards: Sequence[str]) -> Book:
-    """The state that the batch touches. The cursor's row is locked: for these users nobody else writes."""
-    book = Book()
-    updates = [a.entry for a in batch.accepted if isinstance(a.entry, Update)]
-    commands = [a.entry for a in batch.accepted if isinstance(a.entry, Rename)]
+def _parts(accepted: Sequence[Accepted]) -> Iterator[Sequence[Accepted] | Accepted]:
+    """What can be judged together, in order; an amendment stands alone, for it sees all before it applied."""
+    begin = 0
+    for place, one in enumerate(accepted):
+        if isinstance(one.entry, Amend):
+            if begin < place:
+                yield accepted[begin:place]
+            yield one
+            begin = place + 1
+    if begin < len(accepted):
+        yield accepted[begin:]
+
+
+async def _read(connection: Connection, partition: int, part: Sequence[Accepted], terms: Terms) -> Book:
+    """The state that entries touch. The cursor's row is locked: for these users nobody else writes."""
+    book = Book(terms.rules)
+    updates = [a.entry for a in part if isinstance(a.entry, Update)]
+    commands = [a.entry for a in part if isinstance(a.entry, Rename | Mark)]
     if updates:
         ids = [pgproto.UUID(entry.event_id) for entry in updates]
-        for event_id, outcome, reason, points, names in await connection.fetch(
-            STATEMENTS["known_events"], ids
+        for event_id, state, reason, points, names, retry_at in await connection.fetch(
+            STATEMENTS["known_events"], ids, partition
         ):
-            book.known[event_id.bytes] = Judged(Result(outcome), reason, points, names)
+            if state is None:
+                book.planted.add(event_id.bytes)
+            else:
+                book.known[event_id.bytes] = Judged(Result(state), reason, points, names, retry_at)
+        book.counts = await counting.read(connection, updates, terms.rules)
     if commands:
         ids = [pgproto.UUID(entry.command_id) for entry in commands]
         for (command_id,) in await connection.fetch(STATEMENTS["known_commands"], ids):
             book.commands.add(command_id.bytes)
-    book.users = {a.entry.user: User() for a in batch.accepted}
+    book.users = {a.entry.user: User() for a in part}
     for row in await connection.fetch(STATEMENTS["users"], list(book.users)):
         user = book.users[row["user_id"]]
         user.name, user.hidden, user.banned, user.changed = row[1], row[2], row[3], row[4]
     wanted = {(board, entry.user) for entry in updates for board in entry.boards}
-    # A new name shows on every board, also on those that the batch's points do not touch.
+    # A new name or mark shows on every board, also on those that the points do not touch.
     named = {e.user for e in updates if e.name is not None and e.name != book.users[e.user].name}
     named.update(entry.user for entry in commands)
-    wanted.update((board, user) for board in boards for user in named)
+    wanted.update((board, user) for board in terms.boards for user in named)
     if wanted:
         ordered = sorted(wanted)
         names, users = [board for board, _ in ordered], [user for _, user in ordered]
-        for board, user_id, score, reached, changed in await connection.fetch(
+        for board, user_id, score, reached, changed, standing in await connection.fetch(
             STATEMENTS["scores"], names, users
         ):
-            book.places[board, user_id] = Place(score, reached, changed, exists=True)
+            book.places[board, user_id] = Place(score, reached, changed, standing=standing)
     return book
 
 
-async def _write(connection: Connection, batch: Batch, book: Book) -> None:
+async def _write(connection: Connection, book: Book, terms: Terms) -> None:
     if book.events:
         columns = (
             (
                 *(pgproto.UUID(entry.event_id), accepted.accept_no, entry.user, entry.type, entry.reference),
                 *(entry.points, " ".join(entry.boards), entry.principal, accepted.at),
-                *(judged.result.value, judged.reason),
+                *(judged.result.value, judged.reason, judged.retry_at),
             )
             for accepted, entry, judged in book.events
         )
@@ -172,18 +208,27 @@ async def _write(connection: Connection, batch: Batch, book: Book) -> None:
             *([key[0] for key, _ in places], [key[1] for key, _ in places]),
             *([p.score for _, p in places], [p.reached for _, p in places], [p.changed for _, p in places]),
         )
-    named = sorted((user, known) for user, known in book.users.items() if known.renamed)
-    if named:
+    marked = sorted((user, known) for user, known in book.users.items() if known.touched)
+    if marked:
         await connection.execute(
-            STATEMENTS["upsert_names"],
-            *([user for user, _ in named], [u.name for _, u in named], [u.changed for _, u in named]),
+            STATEMENTS["upsert_users"],
+            *([user for user, _ in marked], [u.name for _, u in marked], [u.hidden for _, u in marked]),
+            *([u.banned for _, u in marked], [u.changed for _, u in marked]),
         )
+    await counting.write(connection, book.counts, terms.rules)
     if book.new_commands:
         commands = (
-            (pgproto.UUID(c.command_id), a.accept_no, "rename", c.user, c.name, c.principal, a.at)
+            (pgproto.UUID(c.command_id), a.accept_no, *_told(c), c.principal, a.at)
             for a, c in book.new_commands
         )
         await connection.execute(STATEMENTS["insert_commands"], *zip(*commands, strict=True))
-    if batch.dead:
-        dead = ((d.accept_no, d.at, d.reason, d.body) for d in batch.dead)
-        await connection.execute(STATEMENTS["insert_dead_letters"], *zip(*dead, strict=True))
+        for accepted, command in book.new_commands:
+            if isinstance(command, Mark):
+                await amending.audit(connection, accepted, command, target=command.user, events=None, users=1)
+
+
+def _told(command: Rename | Mark) -> tuple[str, str, str]:
+    """A command's kind, user and detail."""
+    if isinstance(command, Rename):
+        return "rename", command.user, command.name
+    return command.kind, command.user, command.why

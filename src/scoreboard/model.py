@@ -139,7 +139,58 @@ class Rename(Struct, frozen=True, array_like=True, tag_field="kind", tag="rename
     principal: str
 
 
-Entry = Update | Rename
+class Mark(Struct, frozen=True, array_like=True, tag_field="kind", tag="mark"):
+    """One accepted command: from now on this user is banned or hidden, or no longer."""
+
+    command_id: Annotated[bytes, Meta(min_length=16, max_length=16)]
+    user: str
+    what: Literal["banned", "hidden"]
+    on: bool
+    principal: str
+    why: str = ""
+
+    @property
+    def kind(self) -> str:
+        """What was done, as the audit tells it."""
+        verbs = {"banned": ("ban", "unban"), "hidden": ("hide", "show")}
+        return verbs[self.what][0 if self.on else 1]
+
+
+class Verdict(StrEnum):
+    """What may be done about events that were decided already."""
+
+    REVOKE = "revoke"
+    """What counts, or is held back, is undone."""
+    RESTORE = "restore"
+    """What was revoked is again what it was before."""
+    RELEASE = "release"
+    """What was held back counts."""
+    REJECT = "reject"
+    """What was held back does not count."""
+
+
+class Amend(Struct, frozen=True, array_like=True, tag_field="kind", tag="amend"):
+    """One accepted command about earlier events: all that were accepted before it and fit what is given.
+
+    It goes to every partition, and each carries it out for its own users; ``act`` is what they share.
+    """
+
+    command_id: Annotated[bytes, Meta(min_length=16, max_length=16)]
+    act: Annotated[bytes, Meta(min_length=16, max_length=16)]
+    verdict: Verdict
+    principal: str
+    why: str = ""
+    event: Annotated[bytes, Meta(min_length=16, max_length=16)] | None = None
+    user: str = ""
+    key: str = ""
+    """The id of the service's key that reported them."""
+    since: datetime | None = None
+    """Time of acceptance, from and with."""
+    until: datetime | None = None
+    """Time of acceptance, before."""
+
+
+Entry = Update | Rename | Mark | Amend
 """What the log holds: updates, and every command that changes what a board shows."""
 
 
@@ -181,6 +232,10 @@ class Outcome(Struct, frozen=True, rename="camel", omit_defaults=True):
     boards: dict[str, BoardChange] | None = None
     reason: str | None = None
     retry_at: str | None = None
+    events: int | None = None
+    """Of a command: how many events it changed."""
+    users: int | None = None
+    """Of a command: whose."""
 
 
 class Row(Struct, frozen=True):

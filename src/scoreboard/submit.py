@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import csv
+import getpass
 import secrets
 import time
 from collections import Counter
@@ -51,7 +52,7 @@ async def score(options: Options, user: str, action: str, count: int) -> list[st
     """Report an action ``count`` times; what to tell about it."""
     ids = [action] if ":" in action else [f"{action}:{secrets.token_hex(8)}" for _ in range(count)]
     results: list[dict[str, Any]] = []
-    async with _client(options, None, None) as client:
+    async with service(options, None, None) as client:
         for begin in range(0, len(ids), MANY):
             part = [Action(0, user, one) for one in ids[begin : begin + MANY]]
             results += await _send(client, part)
@@ -69,7 +70,7 @@ async def replay(options: Options, file: Path, url: str | None, key: str | None,
     """Send a file's actions in order; a summary."""
     actions = _read(file)
     done: Counter[str] = Counter()
-    async with _client(options, url, key) as client:
+    async with service(options, url, key) as client:
         began = time.monotonic()
         with bar(f"replay {file.name}", len(actions)) as advance:
             async for part in _due(actions, speed):
@@ -186,8 +187,10 @@ def _raise_refusal(results: Sequence[dict[str, Any]]) -> None:
 
 
 @asynccontextmanager
-async def _client(options: Options, url: str | None, key: str | None) -> AsyncIterator[httpx.AsyncClient]:
-    """A client with a key.
+async def service(
+    options: Options, url: str | None = None, key: str | None = None, *, scope: Scope = Scope.SCORE_WRITE
+) -> AsyncIterator[httpx.AsyncClient]:
+    """A client with a service's key.
 
     Without ``url``: for the deployment that runs on the data folder, or is run meanwhile.
     """
@@ -200,9 +203,9 @@ async def _client(options: Options, url: str | None, key: str | None) -> AsyncIt
     async with running(options) as system, Database.open(system.urls.database) as database:
         key_id = None
         if key is None:
-            key_id, key = await create_key(database, "command line", [Scope.SCORE_WRITE])
+            key_id, key = await create_key(database, f"command line: {getpass.getuser()}", [scope])
         try:
-            async with _client(options, system.url, key) as client:
+            async with service(options, system.url, key) as client:
                 yield client
         finally:
             if key_id is not None:

@@ -28,10 +28,11 @@ from scoreboard.config import Config
 from scoreboard.database import closed, connect, translated
 from scoreboard.envelope import NotOurs, Sealer
 from scoreboard.errors import Fenced, Unavailable
-from scoreboard.ledger import Batch, DeadLetter, Position
+from scoreboard.ledger import Batch, DeadLetter, Position, Terms
 from scoreboard.model import PLACES, Accepted
 from scoreboard.queue import Logged, Queue, State
 from scoreboard.refresh import Refresher
+from scoreboard.rules import rules_of
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +53,11 @@ class Worker:
     ) -> None:
         self._config, self._database_url = config, database_url
         self._queue, self._sealer, self._refresher = queue, sealer, refresher
-        self._boards = tuple(config.boards)
+        self._terms = Terms(
+            boards=tuple(config.boards),
+            rules=rules_of(config.actions, config.timezone),
+            partitions=config.queue.partitions,
+        )
 
     async def run(self) -> None:
         """Apply until cancelled. A log that is not the database's ends it: ``LogMismatch``, in a group."""
@@ -118,7 +123,7 @@ class Worker:
                 continue
             for batch in self._batches(partition, position, messages):
                 began = time.monotonic()
-                applied = await ledger.apply(connection, batch, self._boards)
+                applied = await ledger.apply(connection, batch, self._terms)
                 metrics.BATCH_SECONDS.observe(time.monotonic() - began)
                 for outcome, count in applied.counts.items():
                     metrics.APPLIED.labels(outcome).inc(count)

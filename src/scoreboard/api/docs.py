@@ -17,6 +17,7 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.openapi.config import OpenAPIConfig
 
 from scoreboard import __version__
+from scoreboard.api.moderation import MARKS, VERDICTS, About, Selection
 from scoreboard.api.pages import PAGE_HEADERS
 from scoreboard.api.update_score import BATCH_UPDATES, Submission
 from scoreboard.api.updates import Profile
@@ -26,6 +27,8 @@ _BODIES: dict[tuple[str, str], tuple[Any, bool]] = {
     ("/update-score", "post"): (Submission, False),
     ("/update-scores", "post"): (Submission, True),
     ("/users/{userId}", "put"): (Profile, False),
+    **{(f"/admin/{act}", "post"): (About, False) for act in MARKS},
+    **{(f"/admin/{verdict}", "post"): (Selection, False) for verdict in VERDICTS},
 }
 # Path parameters as the wire names them.
 _PARAMETERS = {"user_id": "userId", "event_id": "eventId"}

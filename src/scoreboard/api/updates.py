@@ -71,6 +71,8 @@ class EventState(Struct, frozen=True, rename="camel", omit_defaults=True):
     at: str | None = None
     """Time of acceptance."""
     reason: str | None = None
+    retry_at: str | None = None
+    """When a new action of the type can succeed."""
 
 
 class Profile(Struct, frozen=True, forbid_unknown_fields=True):
@@ -179,6 +181,7 @@ def routes(services: Services) -> list[HTTPRouteHandler]:
                 boards=list(event.boards),
                 at=text_of_time(event.at),
                 reason=event.reason,
+                retry_at=None if event.retry_at is None else text_of_time(event.retry_at),
             )
         else:
             state = EventState(str(wanted), "accepted", outcomes.accepted(wanted.bytes) or "")

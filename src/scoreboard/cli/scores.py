@@ -85,7 +85,18 @@ def check(deployment: Deployment) -> None:
     click.echo(f"{deployment.path or 'built-in configuration'}: fine (catalogue {config.catalogue})")
     for name, action in config.actions.items():
         boards = ", ".join(config.boards_of(name)) or "no board"
-        click.echo(f"  action {name}: {action.points} points, policy {action.policy}, counts on {boards}")
+        rules = [
+            *(["once"] if action.once else []),
+            *([f"cooldown {action.cooldown}"] if action.cooldown else []),
+            *([f"limit {action.limit}"] if action.limit else []),
+            *(
+                [f"held back above {action.quarantine.points_per_hour} points an hour"]
+                if action.quarantine
+                else []
+            ),
+        ]
+        told = ", ".join([f"{action.points} points", f"policy {action.policy}", *rules])
+        click.echo(f"  action {name}: {told}, counts on {boards}")
     for name, board in config.boards.items():
         click.echo(
             f"  board {name}: {board.title or name}, top {board.top}, {board.rank} ranks, {board.order}"

@@ -21,8 +21,9 @@ INSERT INTO cursor (partition, stream, last, last_at) VALUES ($1, $2, $3, 'epoch
 -- move_cursor: no row means that another worker is ahead
 UPDATE cursor SET last = $3, last_at = $4 WHERE partition = $1 AND stream = $2 AND last = $5;
 
--- known_events: which of these have been decided before, and how
-SELECT event_id, outcome, reason, points, boards FROM events WHERE event_id = ANY($1::uuid[]);
+-- known_events: which of these have been decided before, and how; which were revoked before they came
+SELECT event_id, state, reason, points, boards, retry_at FROM states WHERE event_id = ANY($1::uuid[])
+UNION ALL SELECT event_id, NULL, NULL, 0, '{}', NULL FROM planted WHERE event_id = ANY($1::uuid[]) AND partition = $2;
 
 -- known_commands: which of these have been carried out before
 SELECT command_id FROM commands WHERE command_id = ANY($1::uuid[]);
@@ -31,28 +32,29 @@ SELECT command_id FROM commands WHERE command_id = ANY($1::uuid[]);
 SELECT user_id, name, hidden, banned, changed FROM users WHERE user_id = ANY($1::text[]);
 
 -- scores: where these users stand on these boards
-SELECT s.board, s.user_id, s.score, s.reached, s.changed
+SELECT s.board, s.user_id, s.score, s.reached, s.changed, s.standing
 FROM unnest($1::text[], $2::text[]) AS wanted (board, user_id)
 JOIN scores s ON s.board = wanted.board AND s.period = 'all' AND s.user_id = wanted.user_id;
 
 -- insert_events: the ledger grows
-INSERT INTO events (event_id, accept_no, user_id, type, reference, points, boards, principal, at, outcome, reason)
-SELECT event_id, accept_no, user_id, type, reference, points, string_to_array(boards, ' '), principal, at, outcome, reason
+INSERT INTO events (event_id, accept_no, user_id, type, reference, points, boards, principal, at, outcome, reason, retry_at)
+SELECT event_id, accept_no, user_id, type, reference, points, string_to_array(boards, ' '), principal, at, outcome, reason, retry_at
 FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::bigint[], $7::text[], $8::text[],
-            $9::timestamptz[], $10::text[], $11::text[])
-  AS e (event_id, accept_no, user_id, type, reference, points, boards, principal, at, outcome, reason);
+            $9::timestamptz[], $10::text[], $11::text[], $12::timestamptz[])
+  AS e (event_id, accept_no, user_id, type, reference, points, boards, principal, at, outcome, reason, retry_at);
 
 -- upsert_scores: the totals follow, absolute, in one order of locking
 INSERT INTO scores (board, period, user_id, score, reached, changed)
 SELECT board, 'all', user_id, score, reached, changed
 FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[]) AS s (board, user_id, score, reached, changed)
 ON CONFLICT (board, period, user_id)
-DO UPDATE SET score = excluded.score, reached = excluded.reached, changed = excluded.changed;
+DO UPDATE SET score = excluded.score, reached = excluded.reached, changed = excluded.changed, standing = true;
 
--- upsert_names: the newest names
-INSERT INTO users (user_id, name, changed)
-SELECT * FROM unnest($1::text[], $2::text[], $3::bigint[])
-ON CONFLICT (user_id) DO UPDATE SET name = excluded.name, changed = excluded.changed;
+-- upsert_users: the newest names and marks
+INSERT INTO users (user_id, name, hidden, banned, changed)
+SELECT * FROM unnest($1::text[], $2::text[], $3::boolean[], $4::boolean[], $5::bigint[])
+ON CONFLICT (user_id) DO UPDATE
+SET name = excluded.name, hidden = excluded.hidden, banned = excluded.banned, changed = excluded.changed;
 
 -- insert_commands: what was commanded, once each
 INSERT INTO commands (command_id, accept_no, kind, user_id, detail, principal, at)
@@ -63,18 +65,19 @@ INSERT INTO dead_letters (accept_no, at, reason, body)
 SELECT * FROM unnest($1::bigint[], $2::timestamptz[], $3::text[], $4::bytea[]) ON CONFLICT DO NOTHING;
 
 -- event: one event, whole
-SELECT event_id, user_id, outcome, reason, points, boards, at FROM events WHERE event_id = $1;
+SELECT event_id, user_id, state, reason, points, boards, at, retry_at FROM states WHERE event_id = $1;
 
 -- user: what is known of one user, and whether any ledger entry stands
 SELECT w.user_id, u.name, coalesce(u.hidden, false) AS hidden
 FROM (SELECT $1::text AS user_id) w LEFT JOIN users u ON u.user_id = w.user_id
 WHERE u.user_id IS NOT NULL
-   OR EXISTS (SELECT FROM scores s WHERE s.board = ANY($2::text[]) AND s.period = 'all' AND s.user_id = $1);
+   OR EXISTS (SELECT FROM scores s WHERE s.board = ANY($2::text[]) AND s.period = 'all' AND s.user_id = $1 AND s.standing);
 
 -- changed_rows: one board's current rows of all users that the log touched after a place in it
 SELECT s.user_id, s.score, s.reached, greatest(s.changed, coalesce(u.changed, 0)) AS changed,
-       u.name, coalesce(u.hidden, false) AS hidden
-FROM (SELECT user_id FROM events WHERE accept_no > $2
+       u.name, coalesce(u.hidden, false) OR NOT s.standing AS hidden
+FROM (SELECT user_id FROM events WHERE amends IS NULL AND accept_no > $2
+      UNION SELECT user_id FROM events WHERE amends IS NOT NULL AND accept_no > $2
       UNION SELECT user_id FROM commands WHERE accept_no > $2) AS touched
 JOIN scores s ON s.board = $1 AND s.period = 'all' AND s.user_id = touched.user_id
 LEFT JOIN users u ON u.user_id = s.user_id;
@@ -83,10 +86,10 @@ LEFT JOIN users u ON u.user_id = s.user_id;
 SELECT s.user_id, s.score, s.reached, greatest(s.changed, coalesce(u.changed, 0)) AS changed,
        u.name, coalesce(u.hidden, false) AS hidden
 FROM scores s LEFT JOIN users u ON u.user_id = s.user_id
-WHERE s.board = $1 AND s.period = 'all';
+WHERE s.board = $1 AND s.period = 'all' AND s.standing;
 
 -- count_rows: how many rows a board has
-SELECT count(*) FROM scores WHERE board = $1 AND period = 'all';
+SELECT count(*) FROM scores WHERE board = $1 AND period = 'all' AND standing;
 
 -- key_by_hash: services' keys that are not revoked
 SELECT hash, id, scopes FROM keys WHERE hash = ANY($1::bytea[]) AND revoked IS NULL;
@@ -100,21 +103,30 @@ SELECT id, name, scopes, created, revoked FROM keys ORDER BY created, id;
 -- revoke_key: from now on this key opens nothing
 UPDATE keys SET revoked = now() WHERE id = $1 AND revoked IS NULL;
 
--- unsummed: totals that are not the sum of the ledger, or whose "reached" is not the event that gave them
-WITH sums AS (
+-- unsummed: totals that are not the sum of the ledger's rows, or not what its standing events come to
+WITH amended AS (
+  SELECT DISTINCT ON (amends) amends, outcome FROM events WHERE amends IS NOT NULL ORDER BY amends, accept_no DESC
+), standing AS (
   SELECT board, user_id, sum(points) AS score,
          coalesce(max(accept_no) FILTER (WHERE points <> 0), min(accept_no)) AS reached
-  FROM events, unnest(boards) AS board
-  WHERE outcome = 'applied'
+  FROM events e LEFT JOIN amended a ON a.amends = e.event_id, unnest(boards) AS board
+  WHERE e.amends IS NULL AND coalesce(a.outcome, e.outcome) = 'applied'
   GROUP BY board, user_id
+), rows AS (
+  SELECT board, user_id, sum(points) AS score FROM events, unnest(boards) AS board
+  WHERE outcome = 'applied' OR amends IS NOT NULL GROUP BY board, user_id
 )
-SELECT coalesce(s.board, l.board) AS board, coalesce(s.user_id, l.user_id) AS user_id,
-       s.score AS total, l.score::bigint AS ledger, s.reached AS reached, l.reached AS ledger_reached
+SELECT coalesce(s.board, r.board, l.board) AS board, coalesce(s.user_id, r.user_id, l.user_id) AS user_id,
+       s.score AS total, r.score::bigint AS ledger, s.reached AS reached, l.reached AS ledger_reached
 FROM (SELECT * FROM scores WHERE period = 'all') s
-FULL JOIN sums l ON l.board = s.board AND l.user_id = s.user_id
-WHERE s.score IS DISTINCT FROM l.score OR s.reached IS DISTINCT FROM l.reached
+FULL JOIN rows r ON r.board = s.board AND r.user_id = s.user_id
+FULL JOIN standing l ON l.board = coalesce(s.board, r.board) AND l.user_id = coalesce(s.user_id, r.user_id)
+WHERE coalesce(s.score, 0) <> coalesce(r.score, 0) OR coalesce(r.score, 0) <> coalesce(l.score, 0)
+   OR coalesce(s.standing, false) <> (l.reached IS NOT NULL) OR (s.standing AND s.reached <> l.reached)
+   OR s.board IS NULL
 LIMIT 100;
 
 -- ledger_size: how many events, users and points the ledger holds
-SELECT count(*) AS events, count(DISTINCT user_id) AS users, coalesce(sum(points) FILTER (WHERE outcome = 'applied'), 0)::bigint AS points
+SELECT count(*) FILTER (WHERE amends IS NULL) AS events, count(DISTINCT user_id) AS users,
+       coalesce(sum(points) FILTER (WHERE outcome = 'applied' OR amends IS NOT NULL), 0)::bigint AS points
 FROM events;

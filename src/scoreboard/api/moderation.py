@@ -1,0 +1,295 @@
+"""Moderation over HTTP: bans, hiding, undoing, what is held back, who did what. Scope ``admin``.
+
+Every act is a command through the log: it is answered once it has been applied, with what it changed, or 202
+if that takes longer than ``WAIT_SECONDS``. ``dryRun`` tells what it would change and changes nothing.
+``GET /users/{userId}/events`` explains a score; it is for the user itself, too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import secrets
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Annotated, Any, TypeVar
+from uuid import UUID
+
+import msgspec
+from litestar import Request, Response, get, post
+from litestar.handlers import HTTPRouteHandler
+from litestar.openapi.datastructures import ResponseSpec
+from litestar.params import FromPath, QueryParameter
+from msgspec import Meta, Struct
+
+from scoreboard import history
+from scoreboard.amending import Trial
+from scoreboard.api.boards import user_in_path
+from scoreboard.api.responses import problems
+from scoreboard.api.services import Services
+from scoreboard.api.update_score import BODY_BYTES, parse_strictly, read_body
+from scoreboard.auth.policy import insufficient
+from scoreboard.errors import Problem
+from scoreboard.history import Act, Held, History
+from scoreboard.model import Amend, Mark, Outcome, Principal, Scope, Verdict, flaw_of_user_id
+
+WAIT_SECONDS = 10.0
+REASON_CHARACTERS = 500
+ROWS = 1_000  # a page at most
+SHAPE = ("malformed_json", "invalid_field", "unknown_field", "payload_too_large", "unsupported_media_type")
+WHO = ("missing_token", "invalid_token", "token_expired")
+READS = problems(*WHO, "insufficient_scope", "invalid_field", "unavailable")
+MARKS: dict[str, tuple[str, bool, str]] = {
+    "ban": ("banned", True, "Refuse all that a user reports from now on"),
+    "unban": ("banned", False, "Let a banned user score again; nothing is judged anew"),
+    "hide": ("hidden", True, "Take a user off all boards, reversibly; ranks close up"),
+    "show": ("hidden", False, "Show a hidden user again"),
+}
+VERDICTS: dict[Verdict, str] = {
+    Verdict.REVOKE: "Undo events: totals are what they would be without them",
+    Verdict.RESTORE: "Take a revocation back",
+    Verdict.RELEASE: "Let events that are held back count",
+    Verdict.REJECT: "Reject events that are held back",
+}
+
+Reason = Annotated[str, Meta(max_length=REASON_CHARACTERS, description="Why. Kept in the audit.")]
+Time = Annotated[datetime, Meta(tz=True)]
+T = TypeVar("T")
+Rows = Annotated[int, QueryParameter(ge=1, le=ROWS, description="Rows.")]
+
+
+class About(Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
+    """Whom an act is about."""
+
+    user_id: Annotated[str, Meta(description="The user.")]
+    reason: Reason = ""
+
+
+class Selection(Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
+    """Which events an act is about: those accepted before it that fit all that is given; not nothing."""
+
+    event_id: Annotated[UUID | None, Meta(description="One event, also one that has not come yet.")] = None
+    user_id: Annotated[str | None, Meta(description="Events of this user.")] = None
+    key_id: Annotated[str | None, Meta(description="Events reported with this service's key.")] = None
+    since: Annotated[Time | None, Meta(description="Accepted at or after this time (RFC 3339).")] = None
+    until: Annotated[Time | None, Meta(description="Accepted before this time.")] = None
+    reason: Reason = ""
+    dry_run: Annotated[bool, Meta(description="Only tell what it would do.")] = False
+
+
+class Done(Struct, frozen=True, rename="camel", omit_defaults=True):
+    """What an act did; ``accepted``: it is in the log and will be done."""
+
+    status: str
+    act_id: str
+    events: int | None = None
+    users: int | None = None
+
+
+class HeldEvents(Struct, frozen=True, rename="camel"):
+    """Events that are held back, oldest first."""
+
+    events: list[Held]
+    next: int | None
+    """To be given as ``after`` for the next part."""
+
+
+class Acts(Struct, frozen=True, rename="camel"):
+    """Administrative acts, newest first."""
+
+    acts: list[Act]
+
+
+_about = msgspec.json.Decoder(About).decode
+_selection = msgspec.json.Decoder(Selection).decode
+
+
+def routes(services: Services) -> list[HTTPRouteHandler]:
+    """The handlers. They need the services of a process that accepts."""
+    auth, commit, outcomes, database = (
+        services.auth,
+        services.commit,
+        services.outcomes,
+        services.database,
+    )
+    if auth is None or commit is None or outcomes is None:
+        return []
+
+    async def admin(request: Request[Any, Any, Any]) -> Principal:
+        principal = await auth.principal(request.headers.get("authorization"))
+        if Scope.ADMIN not in principal.scopes:
+            raise insufficient(Scope.ADMIN)
+        return principal
+
+    async def body_of(request: Request[Any, Any, Any]) -> bytes:
+        return await read_body(dict(request.scope["headers"]), request.receive, BODY_BYTES)
+
+    async def carried_out(commands: Sequence[Mark | Amend]) -> list[Outcome]:
+        """What became of commands, one a partition. Raises ``TimeoutError`` if that is not known in time."""
+        waiting = {UUID(bytes=one.command_id): one for one in commands}
+        futures = {command_id: outcomes.wait_for(command_id) for command_id in waiting}
+        try:
+            await asyncio.gather(
+                *(
+                    commit.accept(one, wanted=True, partition=n if isinstance(one, Amend) else None)
+                    for n, one in enumerate(commands)
+                )
+            )
+            async with asyncio.timeout(WAIT_SECONDS):
+                return list(await asyncio.gather(*futures.values()))
+        finally:
+            for command_id, future in futures.items():
+                outcomes.forget(command_id, future)
+
+    async def answered(act: bytes, commands: Sequence[Mark | Amend]) -> Response[Done | Trial]:
+        try:
+            done = await carried_out(commands)
+        except TimeoutError:
+            return Response(Done("accepted", str(UUID(bytes=act))), status_code=202)
+        events = None if isinstance(commands[0], Mark) else sum(one.events or 0 for one in done)
+        users = sum(one.users or 0 for one in done)
+        return Response(Done("applied", str(UUID(bytes=act)), events, users), status_code=200)
+
+    def mark(act: str, what: str, on: bool, summary: str) -> HTTPRouteHandler:
+        @post(f"/admin/{act}", name=act, operation_id=act, summary=summary, **_answers())
+        async def handler(request: Request[Any, Any, Any]) -> Response[Done | Trial]:
+            about = parse_strictly(_about, await body_of(request), -1)
+            principal = await admin(request)
+            _check_user(about.user_id)
+            command_id = secrets.token_bytes(16)
+            command = Mark(command_id, about.user_id, what, on, principal.label, about.reason)  # type: ignore[arg-type]
+            return await answered(command_id, [command])
+
+        return handler
+
+    def amend(verdict: Verdict, summary: str) -> HTTPRouteHandler:
+        @post(
+            f"/admin/{verdict}",
+            name=verdict,
+            operation_id=str(verdict),
+            summary=summary,
+            **_answers(),
+        )
+        async def handler(request: Request[Any, Any, Any]) -> Response[Done | Trial]:
+            selection = parse_strictly(_selection, await body_of(request), -1)
+            principal = await admin(request)
+            act = secrets.token_bytes(16)
+            commands = [
+                _command(verdict, selection, principal, act, partition)
+                for partition in range(commit.partitions)
+            ]
+            if selection.dry_run:
+                return Response(await history.tried(database, commands[0]), status_code=200)
+            return await answered(act, commands)
+
+        return handler
+
+    @get(
+        "/admin/held",
+        summary="Events that are held back",
+        responses=READS,
+    )
+    async def show_held(
+        request: Request[Any, Any, Any],
+        limit: Rows = 100,
+        after: Annotated[
+            int, QueryParameter(ge=0, le=history.END, description="`next` of the part before.")
+        ] = 0,
+    ) -> Response[HeldEvents]:
+        await admin(request)
+        return _private(HeldEvents(*await history.held(database, limit, after)))
+
+    @get(
+        "/admin/audit",
+        summary="Who did what, when and why",
+        responses=READS,
+    )
+    async def show_audit(
+        request: Request[Any, Any, Any],
+        limit: Rows = 100,
+        before: Annotated[
+            int, QueryParameter(ge=1, le=history.END, description="Acts before this `number`.")
+        ] = history.END,
+    ) -> Response[Acts]:
+        await admin(request)
+        return _private(Acts(await history.acts(database, limit, before)))
+
+    @get(
+        "/users/{user_id:str}/events",
+        summary="A user's score, explained event by event, newest first",
+        responses=problems(*WHO, "insufficient_scope", "user_mismatch", "invalid_field", "unavailable"),
+    )
+    async def explain(
+        request: Request[Any, Any, Any],
+        user_id: FromPath[str],
+        limit: Rows = 100,
+        cursor: Annotated[
+            str | None, QueryParameter(max_length=64, description="`next` of the part before.")
+        ] = None,
+    ) -> Response[History]:
+        principal = await auth.principal(request.headers.get("authorization"))
+        user = user_in_path(request, user_id)
+        if principal.kind == "user":
+            if principal.id != user:
+                raise Problem("user_mismatch", "The token's subject is not this user.")
+        elif not principal.scopes & {Scope.SCORE_WRITE, Scope.ADMIN}:
+            raise insufficient(Scope.SCORE_WRITE)
+        _check_user(user)
+        try:
+            told = await history.of_user(database, user, limit, cursor, who=principal.kind == "service")
+        except ValueError as error:
+            raise Problem("invalid_field", "cursor is not one of this user's.") from error
+        return _private(told)
+
+    return [
+        *(mark(act, *rest) for act, rest in MARKS.items()),
+        *(amend(verdict, summary) for verdict, summary in VERDICTS.items()),
+        show_held,
+        show_audit,
+        explain,
+    ]
+
+
+def _answers() -> dict[str, Any]:
+    """How an act may be answered, for the documentation."""
+    return {
+        "status_code": 200,
+        "response_description": "What it did, or would do",
+        "responses": {
+            202: ResponseSpec(Done, generate_examples=False, description="In the log; it will be done"),
+            **problems(*SHAPE, *WHO, "insufficient_scope", "queue_full", "unavailable"),
+        },
+    }
+
+
+def _command(
+    verdict: Verdict, selection: Selection, principal: Principal, act: bytes, partition: int
+) -> Amend:
+    given = (selection.event_id, selection.user_id, selection.key_id, selection.since, selection.until)
+    if all(one is None for one in given):
+        raise Problem("invalid_field", "Say which events: eventId, userId, keyId, since or until.")
+    if selection.user_id is not None:
+        _check_user(selection.user_id)
+    if selection.key_id == "":
+        raise Problem("invalid_field", "keyId must not be empty.")
+    return Amend(
+        hashlib.sha256(act + partition.to_bytes(2, "big")).digest()[:16],
+        act,
+        verdict,
+        principal.label,
+        selection.reason,
+        None if selection.event_id is None else selection.event_id.bytes,
+        selection.user_id or "",
+        selection.key_id or "",
+        selection.since,
+        selection.until,
+    )
+
+
+def _check_user(user: str) -> None:
+    if flaw := flaw_of_user_id(user):
+        raise Problem("invalid_field", f"The user id {flaw}.")
+
+
+def _private(body: T) -> Response[T]:
+    return Response(body, headers={"cache-control": "no-store"})
