@@ -184,16 +184,16 @@ async def world(deploy: Any) -> Any:
 
 users = st.sampled_from(["ann", "bob"])
 updates = st.tuples(
-    st.just("update"), users, st.sampled_from([*ACTIONS, "boss"]), st.integers(0, 6), st.sampled_from("kl")
+    st.just("update"), users, st.sampled_from([*ACTIONS, "boss", "boss"]), st.integers(0, 6), st.sampled_from("kl")
 )
 marks = st.tuples(st.just("mark"), users, st.sampled_from(["banned", "hidden"]), st.booleans())
 amends = st.tuples(
     st.just("amend"),
     st.sampled_from([*Verdict, Verdict.REVOKE]),
-    st.sampled_from(["event", "user", "key", "since", "until"]),
+    st.sampled_from(["event", "event", "user", "key", "since", "until"]),
     users,
     st.sampled_from(list(ACTIONS)),
-    st.integers(0, 6),
+    numbers,
     st.sampled_from("kl"),
 )
 steps = st.one_of(updates, updates, updates, marks, amends)
@@ -230,7 +230,7 @@ def entry_of(step: Any, prefix: str, at: datetime) -> Entry:
     return Amend(command_id, command_id, verdict, "key:admin", "because", **chosen)
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(log=messages)
 async def test_whatever_is_revoked_banned_and_restored_everything_agrees(world: World, log: Any) -> None:
     prefix = f"e{next(_examples)}-"
