@@ -16,7 +16,7 @@ import msgspec
 from websockets.asyncio.client import ClientConnection, connect
 
 from scoreboard.app import Settings, serve, work
-from scoreboard.auth.keys import create_key
+from scoreboard.auth.key_acts import create_key
 from scoreboard.auth.tokens import local_token
 from scoreboard.config import Config, Environment
 from scoreboard.database import Database

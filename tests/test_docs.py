@@ -23,7 +23,7 @@ from prometheus_client import REGISTRY
 import scoreboard
 from deployment import SECONDS, Deployment, submit
 from processes import Program, environment, started
-from scoreboard import cli, config
+from scoreboard import cli, config, issuers
 from scoreboard.errors import PROBLEMS
 from scoreboard.live import connection, inbound
 from scoreboard.model import event_id_of_action
@@ -76,7 +76,7 @@ def tables() -> Iterator[tuple[str, type[msgspec.Struct]]]:
     yield "## Top level", config.Config
     yield "## `[actions.NAME]`", config.Action
     yield "## `[boards.NAME]`", config.Board
-    yield "## `[[auth.issuers]]`", config.Issuer
+    yield "## `[[auth.issuers]]`", issuers.Issuer
     for item in msgspec.structs.fields(config.Config):
         if inspect.isclass(item.type) and issubclass(item.type, msgspec.Struct):
             yield f"## `[{item.name}]`", item.type
@@ -130,12 +130,12 @@ def test_every_variable_is_documented_and_each_documented_one_exists() -> None:
     }
     assert set(documented) == places | settings
     for variable in documented:
-        config.environment({variable: "x" * config.SECRET_BYTES})  # raises for one that means nothing
+        config.environment({variable: "x" * issuers.SECRET_BYTES})  # raises for one that means nothing
     for item in msgspec.structs.fields(config.Config):
         inner = item.type if inspect.isclass(item.type) and issubclass(item.type, msgspec.Struct) else None
         for one in msgspec.structs.fields(inner) if inner else ():
             variable = f"SCOREBOARD_{item.name}_{one.name}".upper()
-            assert (variable in documented) == (one.name != "issuers"), variable
+            assert (variable in documented) == (one.name not in ("issuers", "grant_issuers")), variable
 
 
 def test_variables_named_anywhere_exist() -> None:
@@ -144,7 +144,7 @@ def test_variables_named_anywhere_exist() -> None:
             continue
         for variable in set(re.findall(r"\bSCOREBOARD_[A-Z_]+\b", path.read_text())):
             if not variable.endswith("_"):
-                config.environment({variable: "x" * config.SECRET_BYTES})
+                config.environment({variable: "x" * issuers.SECRET_BYTES})
 
 
 def test_every_error_code_is_documented_with_its_status() -> None:

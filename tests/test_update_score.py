@@ -17,7 +17,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from deployment import Deployment, bearer, submit, until
 from scoreboard.api.update_score import wait_of
-from scoreboard.config import Action, Auth, Board, Config, Issuer
+from scoreboard.config import Action, Auth, Board, Config
+from scoreboard.issuers import Issuer
 from scoreboard.model import Scope, event_id_of_action
 
 SIGNER = Ed25519PrivateKey.generate()

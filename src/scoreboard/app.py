@@ -30,11 +30,13 @@ from setproctitle import setproctitle
 from scoreboard import demo, logs
 from scoreboard.api import boards, docs, health, moderation, pages, problems, updates
 from scoreboard.api import demo as demo_routes
+from scoreboard.api import grants as grant_routes
 from scoreboard.api.deadlines import Deadlines, http
 from scoreboard.api.outcomes import Outcomes
 from scoreboard.api.services import Services
 from scoreboard.api.update_score import UpdateScore
 from scoreboard.auth import Auth
+from scoreboard.auth.grants import Grants
 from scoreboard.auth.keys import Keys
 from scoreboard.auth.policy import Policy
 from scoreboard.auth.tokens import Tokens
@@ -81,6 +83,7 @@ class Application:
         self._door = services.door
         handlers = [
             *updates.routes(services),
+            *grant_routes.routes(services),
             *moderation.routes(services),
             *boards.routes(services),
             *health.routes(services),
@@ -176,6 +179,15 @@ async def serve(
         hubs.close()
 
 
+def authenticating(
+    settings: Settings, database: Database, tasks: asyncio.TaskGroup, owned: list[asyncio.Task[None]]
+) -> Auth:
+    """Who asks, for a process that wants to know; with the tasks that notice new and revoked keys."""
+    auth = Auth(Tokens(settings.config, settings.environment), Keys(database))
+    owned.append(tasks.create_task(auth.run(), name="keys"))
+    return auth
+
+
 async def _accepting(
     settings: Settings,
     services: Services,
@@ -198,17 +210,19 @@ async def _accepting(
         catalogue=config.catalogue,
         inbox=await queue.listen(outcomes.take),
     )
-    keys = Keys(database)
-    auth = Auth(Tokens(config, settings.environment), keys)
+    auth = authenticating(settings, database, tasks, owned)
+    grants = Grants(config, settings.environment)
+    policy = Policy(config, grants)
     owned.append(tasks.create_task(commit.run(), name="group commit"))
-    owned.append(tasks.create_task(keys.run(), name="revocations"))
+    owned.append(tasks.create_task(grants.run(), name="grant issuers' keys"))
     return Services(
         config=config,
         database=database,
         board=services.board,
         hubs=services.hubs,
         auth=auth,
-        door=UpdateScore(auth, Policy(config), commit, outcomes),
+        door=UpdateScore(auth, policy, commit, outcomes),
+        policy=policy,
         commit=commit,
         outcomes=outcomes,
         queue=queue,

@@ -21,12 +21,10 @@ import msgspec
 from msgspec import Meta, Struct, field
 
 from scoreboard.errors import ConfigurationError
+from scoreboard.issuers import SECRET_BYTES, Issuer, resolved
 from scoreboard.model import SCORE_LIMIT, TYPE_PATTERN
 
 PREFIX = "SCOREBOARD_"
-SECRET_BYTES = 32
-"""The shortest secret that is taken: 256 bits, as RFC 7518 section 3.2 wants for HS256."""
-
 Positive = Annotated[int, Meta(ge=1)]
 
 
@@ -45,7 +43,7 @@ class Action(Strict, frozen=True, kw_only=True):
     """One type of action: what it is worth, who may submit it, and how often it may count."""
 
     points: Annotated[int, Meta(ge=-SCORE_LIMIT, le=SCORE_LIMIT)]
-    policy: Literal["service", "open"] = "service"
+    policy: Literal["service", "grant", "open"] = "service"
     cooldown: str | None = None
     """From the last counted one of the same user: ``30s``, ``15m``, ``1h``, ``7d``."""
     limit: str | None = None
@@ -66,25 +64,19 @@ class Board(Strict, frozen=True, kw_only=True):
     """Types that count here; ``None``: all."""
 
 
-class Issuer(Strict, frozen=True, kw_only=True):
-    """Who may vouch for users: a token's ``iss``, and the keys that verify it."""
-
-    issuer: Annotated[str, Meta(min_length=1)]
-    audience: Annotated[str, Meta(min_length=1)] = "scoreboard"
-    algorithms: tuple[Literal["HS256", "RS256", "ES256", "EdDSA"], ...]
-    keys: tuple[str, ...] = ()
-    """PEM files with public keys, relative to the configuration file."""
-    secret_env: str | None = None
-    """The variable that holds the secret, for HS256."""
-    secret: str | None = field(default=None, name="secret (set through secret_env)")
-
-
 class Auth(Strict, frozen=True, kw_only=True):
-    """Who may vouch for users."""
+    """Who may vouch for users, and who may give grants."""
 
     local: bool | None = None
     """Accept tokens of ``scoreboard token``? By default only while no issuer is configured."""
     issuers: tuple[Issuer, ...] = ()
+    grant_issuers: tuple[Issuer, ...] = ()
+    """Backends that sign grants themselves. A set apart: neither's keys count for the other."""
+
+    @property
+    def local_tokens(self) -> bool:
+        """Are tokens of ``scoreboard token`` accepted?"""
+        return not self.issuers if self.local is None else self.local
 
 
 class Queue(Strict, frozen=True, kw_only=True):
@@ -274,31 +266,12 @@ def _checked(config: Config, where: str, folder: Path, environ: Mapping[str, str
             if action not in config.actions:
                 msg = f"{where}: board {name} counts the action {action!r}, which is not in [actions]"
                 raise ConfigurationError(msg + _nearest(action, list(config.actions)))
-    issuers = tuple(_with_keys(issuer, where, folder, environ) for issuer in config.auth.issuers)
-    return msgspec.structs.replace(config, auth=msgspec.structs.replace(config.auth, issuers=issuers))
-
-
-def _with_keys(issuer: Issuer, where: str, folder: Path, environ: Mapping[str, str]) -> Issuer:
-    """The issuer with its key material read: PEM text in ``keys``, the secret in ``secret``."""
-    place = f"{where}: issuer {issuer.issuer}"
-    symmetric = issuer.algorithms == ("HS256",)
-    if not symmetric and "HS256" in issuer.algorithms:
-        raise ConfigurationError(f"{place}: HS256 may not share an issuer with public keys (RFC 8725, 3.1)")
-    if symmetric:
-        if issuer.secret_env is None or issuer.keys:
-            raise ConfigurationError(f"{place}: HS256 needs secret_env and no keys")
-        secret = environ.get(issuer.secret_env, "")
-        if len(secret.encode()) < SECRET_BYTES:
-            msg = f"{place}: the variable {issuer.secret_env} must hold {SECRET_BYTES} bytes or more"
-            raise ConfigurationError(msg)
-        return msgspec.structs.replace(issuer, secret=secret)
-    if not issuer.keys or issuer.secret_env is not None:
-        raise ConfigurationError(f'{place}: {", ".join(issuer.algorithms)} needs keys = ["file.pem"]')
-    try:
-        pems = tuple((folder / name).read_text() for name in issuer.keys)
-    except (OSError, UnicodeError) as error:
-        raise ConfigurationError(f"{place}: {error}") from error
-    return msgspec.structs.replace(issuer, keys=pems)
+    auth = msgspec.structs.replace(
+        config.auth,
+        issuers=resolved(config.auth.issuers, where, folder, environ),
+        grant_issuers=resolved(config.auth.grant_issuers, where, folder, environ),
+    )
+    return msgspec.structs.replace(config, auth=auth)
 
 
 def _settings() -> dict[str, tuple[str, str, Any]]:
@@ -309,7 +282,7 @@ def _settings() -> dict[str, tuple[str, str, Any]]:
             found[f"{PREFIX}{item.name}".upper()] = ("", item.name, item.type)
         elif item.name in _TABLES:
             for one in msgspec.structs.fields(item.type):
-                if one.name != "issuers":
+                if one.name not in ("issuers", "grant_issuers"):
                     found[f"{PREFIX}{item.name}_{one.name}".upper()] = (item.name, one.name, one.type)
     return found
 

@@ -212,26 +212,22 @@ class Database:
         async with self.connection() as connection:
             return int(await connection.fetchval(STATEMENTS["count_rows"], board))
 
-    async def keys(self, hashes: Iterable[bytes]) -> dict[bytes, tuple[str, list[str]]]:
-        """Which of these keys open something: {SHA-256: (key id, scopes)}."""
+    async def keys(self, hashes: Iterable[bytes]) -> dict[bytes, asyncpg.Record]:
+        """Which of these keys open something: SHA-256, and (hash, id, scopes, actions, seconds left)."""
         async with self.connection() as connection:
             rows = await connection.fetch(STATEMENTS["key_by_hash"], list(hashes), timeout=CONNECT_SECONDS)
-        return {row["hash"]: (row["id"], row["scopes"]) for row in rows}
+        return {row["hash"]: row for row in rows}
 
-    async def insert_key(self, key_id: str, digest: bytes, name: str, scopes: list[str]) -> None:
-        """Keep a new key, by the SHA-256 of its text."""
+    async def use_keys(self, ids: Iterable[str]) -> None:
+        """Note that these keys have been used."""
         async with self.connection() as connection:
-            await connection.execute(STATEMENTS["insert_key"], key_id, digest, name, scopes)
+            await connection.execute(STATEMENTS["use_keys"], list(ids), timeout=CONNECT_SECONDS)
 
-    async def list_keys(self) -> list[asyncpg.Record]:
-        """All keys: id, name, scopes, created, revoked."""
-        async with self.connection() as connection:
-            return await connection.fetch(STATEMENTS["list_keys"])
-
-    async def revoke_key(self, key_id: str) -> bool:
-        """Revoke a key; was there one to revoke?"""
-        async with self.connection() as connection:
-            return await connection.execute(STATEMENTS["revoke_key"], key_id) == "UPDATE 1"
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Connection]:
+        """One transaction, for what an operator does."""
+        async with self.connection() as connection, connection.transaction():
+            yield connection
 
     async def unsummed(self) -> list[asyncpg.Record]:
         """Totals that are not what the ledger says (at most 100)."""

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 import httpx
 import msgspec
 
-from scoreboard.auth.keys import create_key
+from scoreboard.auth.key_acts import temporary_key
 from scoreboard.config import Config
 from scoreboard.database import Database
 from scoreboard.model import Scope
@@ -47,8 +47,14 @@ SPURT = 30  # actions for which the same few players are hot
 
 async def play(database_url: str, url: str, stop: asyncio.Event) -> None:
     """Let imaginary players score until ``stop``."""
-    async with Database.open(database_url) as database:
-        _, key = await create_key(database, "imaginary players", [Scope.SCORE_WRITE])
+    async with (
+        Database.open(database_url) as database,
+        temporary_key(database, "imaginary players", Scope.SCORE_WRITE) as key,
+    ):
+        await _play(key, url, stop)
+
+
+async def _play(key: str, url: str, stop: asyncio.Event) -> None:
     headers = {"authorization": f"Bearer {key}"}
     async with httpx.AsyncClient(base_url=url, headers=headers, timeout=5) as client:
         for user, name in players():

@@ -89,9 +89,11 @@ PROBLEMS: dict[str, tuple[int, bool, str]] = {
     "unknown_event": (404, True, "No such event is known here (yet)."),
     "unknown_user": (404, False, "There is no such user."),
     "method_not_allowed": (405, False, "This address does not take that method."),
+    "grant_expired": (410, False, "The grant has expired."),
     "payload_too_large": (413, False, "The body is too large."),
     "unsupported_media_type": (415, False, "The body must be application/json."),
     "unknown_action": (422, False, "There is no such action in the catalogue."),
+    "invalid_grant": (422, False, "The grant is not valid."),
     "internal": (500, True, "Something broke here. It has been logged."),
     "queue_full": (503, True, "The queue is full."),
     # Of an update it says: not known to be accepted. Sending it again with the same actionId is safe.

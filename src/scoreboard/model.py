@@ -6,6 +6,7 @@ Nothing in here does input or output. All values are frozen.
 from __future__ import annotations
 
 import hashlib
+import re
 import unicodedata
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -28,6 +29,9 @@ UNIQUE_CHARACTERS = 256
 
 TYPE_PATTERN = "[a-z0-9][a-z0-9_-]{0,63}"
 UNIQUE_PATTERN = "[!-~]{1,256}"
+
+_DURATION = re.compile(r"0*([1-9][0-9]{0,8})([smhd])")
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 # Unicode general categories: control, format (bidirectional marks, zero width), surrogate.
 _FORBIDDEN = frozenset(("Cc", "Cf", "Cs"))
@@ -76,6 +80,11 @@ def event_id_of_action(user_id: str, action_id: str) -> UUID:
     return _uuid8("a", user_id, action_id)
 
 
+def event_id_of_grant(issuer: str, grant_id: str) -> UUID:
+    """The id of the event that a grant stands for: by who gave it and its id, never by its text."""
+    return _uuid8("g", issuer, grant_id)
+
+
 def _uuid8(*parts: str) -> UUID:
     digest = hashlib.sha256()
     for part in parts:
@@ -89,6 +98,12 @@ def _uuid8(*parts: str) -> UUID:
 def text_of_time(at: datetime) -> str:
     """A time as all answers give it: RFC 3339, UTC, milliseconds."""
     return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def seconds_of(text: str) -> int | None:
+    """A duration such as 90s, 15m, 1h or 7d, in seconds; ``None`` if it is not one."""
+    found = _DURATION.fullmatch(text)
+    return int(found[1]) * _UNITS[found[2]] if found else None
 
 
 class Scope(StrEnum):
@@ -109,6 +124,8 @@ class Principal(Struct, frozen=True):
     """Who vouches for a user: the token's ``iss``."""
     name: str | None = None
     scopes: frozenset[str] = frozenset()
+    actions: frozenset[str] | None = None
+    """The types of action that a service's key is for; ``None``: all."""
 
     @property
     def label(self) -> str:
@@ -123,7 +140,7 @@ class Update(Struct, frozen=True, array_like=True, tag_field="kind", tag="update
     user: str
     type: str
     reference: str
-    """The part after the colon of ``type:unique``."""
+    """The part after the colon of ``type:unique``; of a grant, its issuer and its id."""
     points: int
     boards: tuple[str, ...]
     principal: str

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import csv
-import getpass
 import secrets
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from typing import Any
 import httpx
 from msgspec import Struct
 
-from scoreboard.auth.keys import create_key
+from scoreboard.auth.key_acts import temporary_key
 from scoreboard.database import Database
 from scoreboard.errors import ScoreboardError
 from scoreboard.model import Scope
@@ -200,13 +199,10 @@ async def service(
         async with httpx.AsyncClient(base_url=url, headers=headers, timeout=3 * WAIT_SECONDS) as client:
             yield client
         return
-    async with running(options) as system, Database.open(system.urls.database) as database:
-        key_id = None
-        if key is None:
-            key_id, key = await create_key(database, f"command line: {getpass.getuser()}", [scope])
-        try:
-            async with service(options, system.url, key) as client:
-                yield client
-        finally:
-            if key_id is not None:
-                await database.revoke_key(key_id)
+    async with (
+        running(options) as system,
+        Database.open(system.urls.database) as database,
+        nullcontext(key) if key is not None else temporary_key(database, "command line", scope) as own,
+        service(options, system.url, own) as client,
+    ):
+        yield client

@@ -17,6 +17,7 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.openapi.config import OpenAPIConfig
 
 from scoreboard import __version__
+from scoreboard.api.grants import GrantRequest
 from scoreboard.api.moderation import MARKS, VERDICTS, About, Selection
 from scoreboard.api.pages import PAGE_HEADERS
 from scoreboard.api.update_score import BATCH_UPDATES, Submission
@@ -26,6 +27,7 @@ from scoreboard.api.updates import Profile
 _BODIES: dict[tuple[str, str], tuple[Any, bool]] = {
     ("/update-score", "post"): (Submission, False),
     ("/update-scores", "post"): (Submission, True),
+    ("/grants", "post"): (GrantRequest, False),
     ("/users/{userId}", "put"): (Profile, False),
     **{(f"/admin/{act}", "post"): (About, False) for act in MARKS},
     **{(f"/admin/{verdict}", "post"): (Selection, False) for verdict in VERDICTS},

@@ -7,6 +7,7 @@ from msgspec import Struct
 from scoreboard.api.outcomes import Outcomes
 from scoreboard.api.update_score import UpdateScore
 from scoreboard.auth import Auth
+from scoreboard.auth.policy import Policy
 from scoreboard.board import Board
 from scoreboard.config import Config
 from scoreboard.database import Database
@@ -24,6 +25,7 @@ class Services(Struct, frozen=True, kw_only=True):
     hubs: Hubs
     auth: Auth | None = None
     door: UpdateScore | None = None
+    policy: Policy | None = None
     commit: GroupCommit | None = None
     outcomes: Outcomes | None = None
     queue: Queue | None = None

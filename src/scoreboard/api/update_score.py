@@ -24,6 +24,7 @@ from scoreboard import metrics
 from scoreboard.api.outcomes import Outcomes
 from scoreboard.api.problems import MEDIA_TYPE, headers_of, problem_of
 from scoreboard.auth import Auth
+from scoreboard.auth.keyring import UnknownKid, once_more
 from scoreboard.auth.policy import Policy, insufficient
 from scoreboard.errors import Problem
 from scoreboard.group_commit import GroupCommit
@@ -46,7 +47,7 @@ class Submission(Struct, frozen=True, forbid_unknown_fields=True, rename="camel"
 
     # How long they may be is the policy's to say, so that in a batch it is said of the one that is wrong.
     user_id: Annotated[str, Meta(description="Whose score rises: 1 to 128 characters.")]
-    action_id: Annotated[str, Meta(description="`type:unique`, e.g. `match-win:8812`.")]
+    action_id: Annotated[str, Meta(description="`type:unique`, e.g. `match-win:8812`; or a grant.")]
 
 
 class Answer(Struct, frozen=True):
@@ -104,7 +105,13 @@ class UpdateScore:
             QueueFull: it was not accepted.
             Unavailable: whether it was accepted is not known.
         """
-        update = self._policy.decide(principal, submission.user_id, submission.action_id)
+        user_id, action_id = submission.user_id, submission.action_id
+        try:
+            update = self._policy.decide(principal, user_id, action_id)
+        except UnknownKid as unknown:
+            update = await once_more(
+                unknown, lambda: self._policy.decide(principal, user_id, action_id), "invalid_grant"
+            )
         event_id = UUID(bytes=update.event_id)
         if not wait:
             await self._accept(update, wanted=False)

@@ -123,7 +123,9 @@ def routes(services: Services) -> list[HTTPRouteHandler]:
                     "insufficient_scope",
                     "user_mismatch",
                     "action_not_allowed",
+                    "grant_expired",
                     "unknown_action",
+                    "invalid_grant",
                     *QUEUE,
                 )
             ),

@@ -1,11 +1,15 @@
 """Auth: who is this, and may this user have the points of this action?
 
-``tokens.py`` knows users, ``keys.py`` knows services, ``policy.py`` decides (pure, no I/O). In comes the text
-of an ``Authorization`` header, out goes a ``Principal``, or a ``Problem`` that says no more than it must.
+``tokens.py`` knows users, ``keys.py`` knows services, ``grants.py`` knows what was permitted, ``policy.py``
+decides (pure, no I/O). In comes the text of an ``Authorization`` header, out goes a ``Principal``, or a
+``Problem`` that says no more than it must.
 """
 
 from __future__ import annotations
 
+import asyncio
+
+from scoreboard.auth.keyring import UnknownKid, once_more
 from scoreboard.auth.keys import KEY_PREFIX, Keys
 from scoreboard.auth.tokens import Tokens
 from scoreboard.errors import Problem
@@ -35,4 +39,13 @@ class Auth:
             raise Problem("missing_token", "Send it as: Authorization: Bearer <token or key>")
         if credentials.startswith(KEY_PREFIX):
             return await self.keys.principal(credentials)
-        return self.tokens.principal(credentials)
+        try:
+            return self.tokens.principal(credentials)
+        except UnknownKid as unknown:
+            return await once_more(unknown, lambda: self.tokens.principal(credentials), "invalid_token")
+
+    async def run(self) -> None:
+        """Notice what becomes of keys, issuers' and services', until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self.tokens.run(), name="issuers' keys")
+            tasks.create_task(self.keys.run(), name="revocations")

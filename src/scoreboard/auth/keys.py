@@ -3,7 +3,8 @@
 A known key costs one dictionary look-up. An unknown one is looked up in the database once (coalesced,
 rate-limited, a negative answer kept for a second), so that a key works everywhere as soon as it is made.
 Once a second all keys known here are asked for again, so that a revocation works everywhere within two. With
-the database away, keys that are known go on working.
+the database away, keys that are known go on working, until they expire. When a key was last used is noted by
+the same task, at most once a minute, and never by a request.
 """
 
 from __future__ import annotations
@@ -11,22 +12,35 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-import secrets
 import time
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from scoreboard.database import Database, hash_of_key
 from scoreboard.errors import DatabaseUnavailable, Problem
-from scoreboard.model import Principal, Scope
+from scoreboard.model import Principal
+
+if TYPE_CHECKING:
+    import asyncpg
 
 logger = logging.getLogger(__name__)
 
 KEY_PREFIX = "sb_"
-KEY_BYTES = 32
 REFRESH_SECONDS = 1.0
 UNKNOWN_SECONDS = 1.0  # how long a negative answer is kept
 KNOWN = 10_000  # keys remembered a process, known and unknown: about 2 MB
+NOTE_SECONDS = 60.0  # between two notes that a key has been used
 LOOKUPS = 100  # look-ups of unknown keys a second and process; the database is not for guessing
 _FORM = re.compile(r"sb_[A-Za-z0-9_-]{43}")
+
+
+class _Known(Struct, frozen=True):
+    """A key that opens something."""
+
+    principal: Principal
+    ends: float
+    """When it expires, on this machine's monotonic clock."""
 
 
 class Keys:
@@ -34,9 +48,11 @@ class Keys:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._known: dict[bytes, Principal] = {}
+        self._known: dict[bytes, _Known] = {}
+        self._used: set[str] = set()  # ids, since it was last noted; of known keys, so as bounded as they are
+        self._noted: dict[str, float] = {}
         self._unknown: dict[bytes, float] = {}
-        self._asking: dict[bytes, asyncio.Task[Principal | None]] = {}
+        self._asking: dict[bytes, asyncio.Task[_Known | None]] = {}
         self._second, self._lookups = 0, 0
 
     async def principal(self, key: str) -> Principal:
@@ -47,8 +63,9 @@ class Keys:
         """
         digest = hash_of_key(key)
         known = self._known.get(digest)
-        if known is not None:
-            return known
+        if known is not None and known.ends > time.monotonic():
+            self._used.add(known.principal.id)
+            return known.principal
         if not _FORM.fullmatch(key) or self._unknown.get(digest, 0.0) > time.monotonic():
             raise Problem("invalid_token", "There is no such key.")
         asking = self._asking.get(digest)
@@ -63,9 +80,10 @@ class Keys:
             raise Problem("unavailable", "The key cannot be looked up right now.", retry_after=1) from error
         if found is None:
             raise Problem("invalid_token", "There is no such key.")
-        return found
+        self._used.add(found.principal.id)
+        return found.principal
 
-    def _asked(self, digest: bytes, done: asyncio.Task[Principal | None]) -> None:
+    def _asked(self, digest: bytes, done: asyncio.Task[_Known | None]) -> None:
         del self._asking[digest]
         if not done.cancelled():
             done.exception()  # whoever still waits gets it; if nobody does, it is seen here
@@ -78,20 +96,20 @@ class Keys:
         if self._lookups > LOOKUPS:
             raise Problem("unavailable", "Too many unknown keys are being tried.", retry_after=1)
 
-    async def _ask(self, digest: bytes) -> Principal | None:
+    async def _ask(self, digest: bytes) -> _Known | None:
         found = (await self._database.keys([digest])).get(digest)
         for memory in (self._known, self._unknown):
             if len(memory) >= KNOWN:
                 memory.pop(next(iter(memory)))  # the oldest
         if found is None:
+            self._known.pop(digest, None)
             self._unknown[digest] = time.monotonic() + UNKNOWN_SECONDS
             return None
-        principal = _service(*found)
-        self._known[digest] = principal
-        return principal
+        known = self._known[digest] = _known(found)
+        return known
 
     async def run(self) -> None:
-        """Notice revocations until cancelled."""
+        """Notice revocations, and note which keys are used, until cancelled."""
         while True:
             await asyncio.sleep(REFRESH_SECONDS)
             asked = list(self._known)
@@ -99,23 +117,30 @@ class Keys:
                 continue
             try:
                 found = await self._database.keys(asked)
+                for digest in asked:
+                    if digest in found:
+                        self._known[digest] = _known(found[digest])
+                    else:
+                        self._known.pop(digest, None)
+                await self._note()
             except DatabaseUnavailable as error:
                 logger.warning("revocations are not noticed: %s", error)
-                continue
-            for digest in asked:
-                if digest in found:
-                    self._known[digest] = _service(*found[digest])
-                else:
-                    self._known.pop(digest, None)
+
+    async def _note(self) -> None:
+        now = time.monotonic()
+        self._noted = {key: at for key, at in self._noted.items() if now - at < NOTE_SECONDS}
+        if due := self._used - self._noted.keys():
+            await self._database.use_keys(due)
+            self._noted |= dict.fromkeys(due, now)
+            self._used -= due
 
 
-def _service(key_id: str, scopes: list[str]) -> Principal:
-    return Principal("service", key_id, scopes=frozenset(scopes))
-
-
-async def create_key(database: Database, name: str, scopes: list[Scope]) -> tuple[str, str]:
-    """Make a key: (its id, its text). The text is kept nowhere."""
-    key = KEY_PREFIX + secrets.token_urlsafe(KEY_BYTES)
-    key_id = "k_" + secrets.token_hex(6)
-    await database.insert_key(key_id, hash_of_key(key), name, [scope.value for scope in scopes])
-    return key_id, key
+def _known(row: asyncpg.Record) -> _Known:
+    _, key_id, scopes, actions, seconds = row
+    principal = Principal(
+        "service",
+        key_id,
+        scopes=frozenset(scopes),
+        actions=None if actions is None else frozenset(actions),
+    )
+    return _Known(principal, float("inf") if seconds is None else time.monotonic() + seconds)

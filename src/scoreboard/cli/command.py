@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import sys
 from collections.abc import Callable
 from functools import wraps
@@ -15,11 +14,10 @@ import click
 from scoreboard import __version__
 from scoreboard.config import Config, Environment, environment, load
 from scoreboard.errors import EX_CONFIG, ConfigurationError, ScoreboardError
+from scoreboard.model import seconds_of
 
 if TYPE_CHECKING:
     from scoreboard.supervisor import Options
-
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def fail(message: str, status: int = 1) -> NoReturn:
@@ -85,10 +83,10 @@ class Deployment:
 
 def seconds(text: str) -> int:
     """A duration such as 90s, 15m, 1h or 7d, in seconds."""
-    found = re.fullmatch(r"(\d{1,9})([smhd])", text)
-    if found is None or int(found[1]) == 0:
+    found = seconds_of(text)
+    if found is None:
         raise click.BadParameter(f"{text!r} is not a duration like 30s, 15m, 1h or 7d")
-    return int(found[1]) * _UNITS[found[2]]
+    return found
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

@@ -79,9 +79,11 @@ def rebuild(deployment: Deployment) -> None:
 def check(deployment: Deployment) -> None:
     """Check the configuration and say what it means."""
     config = deployment.config
+    from scoreboard.auth.grants import Grants
     from scoreboard.auth.tokens import Tokens
 
     Tokens(config, deployment.environment)
+    Grants(config, deployment.environment)
     click.echo(f"{deployment.path or 'built-in configuration'}: fine (catalogue {config.catalogue})")
     for name, action in config.actions.items():
         boards = ", ".join(config.boards_of(name)) or "no board"

@@ -91,14 +91,35 @@ WHERE s.board = $1 AND s.period = 'all' AND s.standing;
 -- count_rows: how many rows a board has
 SELECT count(*) FROM scores WHERE board = $1 AND period = 'all' AND standing;
 
--- key_by_hash: services' keys that are not revoked
-SELECT hash, id, scopes FROM keys WHERE hash = ANY($1::bytea[]) AND revoked IS NULL;
+-- key_by_hash: services' keys that open something, and for how many seconds more
+SELECT hash, id, scopes, actions, extract(epoch FROM expires - now())::float8 AS seconds
+FROM keys WHERE hash = ANY($1::bytea[]) AND revoked IS NULL AND (expires IS NULL OR expires > now());
+
+-- use_keys: these keys have been used; several processes say so, one a minute is enough
+UPDATE keys SET used = now() WHERE id = ANY($1::text[]) AND (used IS NULL OR used < now() - interval '1 minute');
 
 -- insert_key: a new key
-INSERT INTO keys (id, hash, name, scopes) VALUES ($1, $2, $3, $4);
+INSERT INTO keys (id, hash, name, scopes, prefix, actions, expires)
+VALUES ($1, $2, $3, $4, $5, $6, now() + make_interval(secs => $7::integer));
+
+-- succeed_key: a new key that may do what this one may, for as long as this one was made for
+INSERT INTO keys (id, hash, name, scopes, prefix, actions, expires)
+SELECT $2, $3, name, scopes, $4, actions, now() + (expires - created)
+FROM keys
+WHERE id = $1 AND revoked IS NULL AND replaced_by IS NULL AND (expires IS NULL OR expires > now())
+FOR UPDATE
+RETURNING id;
+
+-- retire_key: it has a successor, and ends
+UPDATE keys SET replaced_by = $2, expires = least(expires, now() + make_interval(secs => $3::integer)) WHERE id = $1;
+
+-- prolong_key: it lives on for so long from now
+UPDATE keys SET expires = now() + make_interval(secs => $2::integer) WHERE id = $1 AND revoked IS NULL;
 
 -- list_keys: all keys, oldest first
-SELECT id, name, scopes, created, revoked FROM keys ORDER BY created, id;
+SELECT id, name, prefix, scopes, actions, created, used, expires, revoked, replaced_by,
+       CASE WHEN revoked IS NOT NULL THEN 'revoked' WHEN expires <= now() THEN 'expired' ELSE 'active' END AS state
+FROM keys ORDER BY created, id;
 
 -- revoke_key: from now on this key opens nothing
 UPDATE keys SET revoked = now() WHERE id = $1 AND revoked IS NULL;
