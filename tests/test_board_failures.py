@@ -296,3 +296,19 @@ async def test_all_keys_of_a_board_lie_in_one_slot_of_a_cluster(tmp_path: Path) 
             await board.catch_up(NAME, [row("b", 0, 3)], partition=0, upto=2)
             assert await shown(board) == [("a", 1), ("b", 0)]
             assert await board.around(NAME, "b") is not None
+
+
+async def test_a_cancellation_is_never_swallowed(tmp_path: Path) -> None:
+    async with running(tmp_path) as server, board_on(server) as board:
+
+        async def ask() -> None:
+            while True:
+                await board.changes([NAME])
+
+        for turns in range(60):  # the moment that matters is one turn of the loop long
+            task = asyncio.create_task(ask())
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            task.cancel()
+            done, _ = await asyncio.wait([task], timeout=SECONDS)
+            assert done

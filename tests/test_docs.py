@@ -25,7 +25,7 @@ from deployment import SECONDS, Deployment, submit
 from processes import Program, environment, started
 from scoreboard import cli, config, issuers
 from scoreboard.errors import PROBLEMS
-from scoreboard.live import connection, inbound
+from scoreboard.live import inbound, watcher
 from scoreboard.model import event_id_of_action
 
 ROOT = Path(__file__).parent.parent
@@ -162,7 +162,7 @@ def test_every_close_code_of_ours_is_documented() -> None:
     }
     ours = {
         value
-        for module in (connection, inbound)
+        for module in (watcher, inbound)
         for name, value in vars(module).items()
         if isinstance(value, int) and 4000 <= value < 4500 and not name.endswith("_BYTES")
     }

@@ -7,7 +7,7 @@ import random
 import resource
 import socket
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 import pytest
@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-from scoreboard.config import Config
-from scoreboard.live import Hub, Hubs, hub, hubs, listen, raise_file_limit
+from scoreboard.live import Hub, hub, hubs, listen, raise_file_limit
+from scoreboard.live.wire import WEBSOCKET
 from scoreboard.model import Frame
 from watching import PATIENCE, Raw, Serving, frame, serving, until
 
@@ -266,9 +266,9 @@ async def test_past_the_rate_of_handshakes_the_handshake_is_answered_503(
     async with serving(handshakes=2) as live:
         now = asyncio.get_running_loop().time()
         monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: now)
-        assert [live.hubs.admit() for _ in range(3)] == [True, True, False]
+        assert [live.hubs.admit(WEBSOCKET) for _ in range(3)] == [True, True, False]
         now += 0.5
-        assert [live.hubs.admit() for _ in range(2)] == [True, False]
+        assert [live.hubs.admit(WEBSOCKET) for _ in range(2)] == [True, False]
         monkeypatch.undo()
         live.hubs._tokens = -1_000_000.0
         async with await Raw.connect(live) as refused:
@@ -329,6 +329,8 @@ async def test_every_client_only_goes_forward_and_ends_on_the_last_frame(
 
 class Model:
     """A client that takes frames unless it is paused, and checks that they only go forward."""
+
+    form: ClassVar[int] = WEBSOCKET
 
     def __init__(self, board: Hub, *, capacity: int) -> None:
         self.hub = board
@@ -459,7 +461,3 @@ def test_the_soft_limit_of_files_is_raised_to_the_hard_one() -> None:
         assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == hard
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-
-
-def test_hubs_are_made_outside_a_loop() -> None:
-    assert [board.board for board in Hubs(Config())] == ["main"]

@@ -183,9 +183,9 @@ async def world(deploy: Any) -> Any:
 
 
 users = st.sampled_from(["ann", "bob"])
-updates = st.tuples(
-    st.just("update"), users, st.sampled_from([*ACTIONS, "boss", "boss"]), st.integers(0, 6), st.sampled_from("kl")
-)
+numbers = st.integers(0, 3)
+types, keys = st.sampled_from([*ACTIONS, "boss", "boss"]), st.sampled_from("kl")
+updates = st.tuples(st.just("update"), users, types, numbers, keys)
 marks = st.tuples(st.just("mark"), users, st.sampled_from(["banned", "hidden"]), st.booleans())
 amends = st.tuples(
     st.just("amend"),

@@ -7,15 +7,29 @@ import os
 import socket
 import struct
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Self, cast
 
 import msgspec
 import uvicorn
 
-from scoreboard.config import Board, Config, Live
-from scoreboard.live import Connection, Hub, Hubs, protocol, tune
+from scoreboard import board as ranking
+from scoreboard.api.deadlines import Deadlines, http
+from scoreboard.api.services import Services
+from scoreboard.app import Application
+from scoreboard.auth import Auth
+from scoreboard.auth.keys import Keys
+from scoreboard.auth.tokens import Tokens, local_token
+from scoreboard.config import Board, Config, Environment, Live, Web
+from scoreboard.database import Database
+from scoreboard.live import Connection, Hub, Hubs, Lines, Members, protocol, tune
 from scoreboard.model import Frame, Line
+
+NOWHERE = "127.0.0.1:1"
+"""Where no engine listens: what these tests watch is published by themselves."""
+SECRET = "s" * 32
+TRUSTED = "https://pages.example"
+"""A host whose pages may use private boards."""
 
 PATIENCE = 20.0
 """Seconds until a test gives up waiting for what it knows must come."""
@@ -61,32 +75,98 @@ class Serving:
 
 @asynccontextmanager
 async def serving(
-    *, connections: int = 20_000, handshakes: int = 5_000, boards: tuple[str, ...] = ("main",)
+    *,
+    connections: int = 20_000,
+    handshakes: int = 5_000,
+    boards: tuple[str, ...] = ("main",),
+    private: tuple[str, ...] = (),
 ) -> AsyncIterator[Serving]:
-    """A uvicorn server with an app that says 200 to everything, on a tuned socket."""
-
-    async def app(_scope: Any, _receive: Any, send: Any) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
-        await send({"type": "http.response.body", "body": b""})
-
+    """A server process without engines, on a tuned socket."""
     config = Config(
-        boards=dict.fromkeys(boards, Board()), live=Live(connections=connections, handshakes=handshakes)
+        boards=dict.fromkeys(boards, Board()) | dict.fromkeys(private, Board(public=False)),
+        live=Live(connections=connections, handshakes=handshakes),
+        web=Web(origins=(TRUSTED,)),
     )
-    hubs = Hubs(config)
-    ws = cast("type[asyncio.Protocol]", protocol(hubs))
-    server = uvicorn.Server(uvicorn.Config(app, ws=ws, http="httptools", lifespan="off", log_config=None))
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        tune(sock)
-        address = sock.getsockname()
-        task = asyncio.create_task(server.serve(sockets=[sock]))
-        try:
-            await until(lambda: server.started)
-            yield Serving(hubs, server, address)
-        finally:
-            hubs.close()
-            server.should_exit = True
-            async with asyncio.timeout(PATIENCE):
-                await task
+    board = ranking.Board(f"redis://{NOWHERE}/0", config)
+    async with Database.open(f"postgresql://{NOWHERE}/none") as database, asyncio.TaskGroup() as tasks:
+        auth = Auth(Tokens(config, Environment(secret=SECRET)), Keys(database))
+        members = Members(auth, Lines(board, list(config.boards)))
+        running = tasks.create_task(members.run())
+        hubs = Hubs(config, members)
+        deadlines = Deadlines(connections)
+        app = Application(Services(config=config, database=database, board=board, hubs=hubs, auth=auth))
+        settings = {"ws": protocol(hubs), "http": http(deadlines), "lifespan": "off", "log_config": None}
+        server = uvicorn.Server(uvicorn.Config(app, **settings))  # type: ignore[arg-type]
+        with socket.create_server(("127.0.0.1", 0)) as sock:
+            tune(sock)
+            address = sock.getsockname()
+            task = tasks.create_task(server.serve(sockets=[sock]))
+            try:
+                await until(lambda: server.started)
+                yield Serving(hubs, server, address)
+            finally:
+                hubs.close()
+                deadlines.close()
+                server.should_exit = True
+                async with asyncio.timeout(PATIENCE):
+                    await task
+                running.cancel()
+                await board.close()
+
+
+def token(user: str = "ann", seconds: int = 600) -> str:
+    """A user's token."""
+    return local_token(SECRET, user, None, seconds)
+
+
+class Stream:
+    """A client of Server-Sent Events, by hand."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader, self.writer = reader, writer
+        self.status = 0
+        self.headers: dict[str, str] = {}
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.writer.close()
+        with suppress(OSError):
+            await self.writer.wait_closed()
+
+    @classmethod
+    async def ask(
+        cls, address: tuple[str, int], path: str = "/boards/main/events", method: str = "GET", **headers: str
+    ) -> Self:
+        """Send a request and read the head of its answer."""
+        client = cls(*await asyncio.open_connection(*address))
+        lines = [f"{method} {path} HTTP/1.1", "Host: board"]
+        lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
+        client.writer.write("\r\n".join([*lines, "", ""]).encode())
+        async with asyncio.timeout(PATIENCE):
+            first, *rest = (await client.reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+        client.status = int(first.split()[1])
+        client.headers = {name.lower(): value for name, _, value in (x.partition(": ") for x in rest if x)}
+        return client
+
+    async def event(self) -> dict[str, str]:
+        """The next event, its fields as they are."""
+        async with asyncio.timeout(PATIENCE):
+            text = (await self.reader.readuntil(b"\n\n")).decode()
+        pairs = (line.partition(": ") for line in text.splitlines() if line)
+        return {name: value for name, _, value in pairs}
+
+    async def message(self) -> Any:
+        """The data of the next event that has any."""
+        while "data" not in (event := await self.event()):
+            pass
+        return msgspec.json.decode(event["data"])
+
+    async def rest(self) -> bytes:
+        """Everything until the end."""
+        async with asyncio.timeout(PATIENCE):
+            return await self.reader.read()
 
 
 class Raw:

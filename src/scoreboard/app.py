@@ -28,11 +28,12 @@ from msgspec import Struct
 from setproctitle import setproctitle
 
 from scoreboard import demo, logs
-from scoreboard.api import boards, docs, health, moderation, pages, problems, updates
+from scoreboard.api import boards, docs, health, moderation, pages, problems, streams, updates
 from scoreboard.api import demo as demo_routes
 from scoreboard.api import grants as grant_routes
 from scoreboard.api.deadlines import Deadlines, http
 from scoreboard.api.outcomes import Outcomes
+from scoreboard.api.readers import Readers
 from scoreboard.api.services import Services
 from scoreboard.api.update_score import UpdateScore
 from scoreboard.auth import Auth
@@ -52,7 +53,7 @@ from scoreboard.errors import (
     first_of,
 )
 from scoreboard.group_commit import GroupCommit
-from scoreboard.live import Hubs, protocol, raise_file_limit
+from scoreboard.live import Hubs, Lines, Members, protocol, raise_file_limit
 from scoreboard.queue import Queue
 from scoreboard.refresh import Refresher
 from scoreboard.worker import Worker
@@ -81,11 +82,13 @@ class Application:
 
     def __init__(self, services: Services) -> None:
         self._door = services.door
+        readers = Readers(services.config, services.auth)
         handlers = [
             *updates.routes(services),
             *grant_routes.routes(services),
             *moderation.routes(services),
-            *boards.routes(services),
+            *boards.routes(services, readers),
+            *(streams.routes(services, readers) if services.live else []),
             *health.routes(services),
             *demo_routes.routes(services),
         ]
@@ -138,10 +141,13 @@ async def serve(
         database = await stack.enter_async_context(Database.open(settings.environment.database))
         board = Board(settings.environment.board, config)
         stack.push_async_callback(board.close)
-        hubs = Hubs(config)
-        services = Services(config=config, database=database, board=board, hubs=hubs, demo=settings.demo)
         tasks = await stack.enter_async_context(asyncio.TaskGroup())
-        owned = [tasks.create_task(hubs.follow(board.frames(list(config.boards))), name="follow the boards")]
+        owned: list[asyncio.Task[None]] = []
+        auth = authenticating(settings, database, tasks, owned)
+        hubs = following(config, board, auth, tasks, owned)
+        services = Services(
+            config=config, database=database, board=board, hubs=hubs, auth=auth, live=live, demo=settings.demo
+        )
         if api:
             services = await _accepting(settings, services, stack, tasks, owned)
         deadlines = Deadlines(config.live.connections)
@@ -188,6 +194,22 @@ def authenticating(
     return auth
 
 
+def following(
+    config: Config, board: Board, auth: Auth, tasks: asyncio.TaskGroup, owned: list[asyncio.Task[None]]
+) -> Hubs:
+    """The hubs of all boards, with the tasks that follow the boards and the own lines of those who watch."""
+    names = list(config.boards)
+    lines = Lines(board, names)
+    members = Members(auth, lines)
+    hubs = Hubs(config, members)
+    owned += [
+        tasks.create_task(hubs.follow(board.frames(names, hubs.contact)), name="follow the boards"),
+        tasks.create_task(members.run(), name="members"),
+        tasks.create_task(lines.run(), name="own lines"),
+    ]
+    return hubs
+
+
 async def _accepting(
     settings: Settings,
     services: Services,
@@ -210,7 +232,6 @@ async def _accepting(
         catalogue=config.catalogue,
         inbox=await queue.listen(outcomes.take),
     )
-    auth = authenticating(settings, database, tasks, owned)
     grants = Grants(config, settings.environment)
     policy = Policy(config, grants)
     owned.append(tasks.create_task(commit.run(), name="group commit"))
@@ -220,8 +241,9 @@ async def _accepting(
         database=database,
         board=services.board,
         hubs=services.hubs,
-        auth=auth,
-        door=UpdateScore(auth, policy, commit, outcomes),
+        auth=services.auth,
+        live=services.live,
+        door=UpdateScore(services.auth, policy, commit, outcomes),
         policy=policy,
         commit=commit,
         outcomes=outcomes,

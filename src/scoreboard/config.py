@@ -60,6 +60,8 @@ class Board(Strict, frozen=True, kw_only=True):
     top: Annotated[int, Meta(ge=1, le=100)] = 10
     rank: Literal["ordinal", "competition", "dense"] = "ordinal"
     order: Literal["desc", "asc"] = "desc"
+    public: bool = True
+    """May anyone watch and read it? Else whoever has a valid token or key."""
     actions: tuple[str, ...] | None = None
     """Types that count here; ``None``: all."""
 
@@ -100,6 +102,8 @@ class Live(Strict, frozen=True, kw_only=True):
 class Web(Strict, frozen=True, kw_only=True):
     """Pages on other hosts."""
 
+    origins: tuple[str, ...] = ()
+    """Origins (``https://host``) of other hosts' pages that may use private boards."""
     trusted_proxies: tuple[str, ...] = ()
     """Addresses or networks whose ``X-Forwarded-For`` is believed."""
 
@@ -166,6 +170,7 @@ def _required(value: str | None, variable: str, example: str) -> str:
 
 _TABLES = ("auth", "queue", "live", "web")
 _TYPE = re.compile(TYPE_PATTERN)
+_ORIGIN = re.compile(r"https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?|https?://\[[0-9A-Fa-f:.]+\](:[0-9]{1,5})?")
 
 
 def environment(environ: Mapping[str, str] | None = None) -> Environment:
@@ -266,6 +271,11 @@ def _checked(config: Config, where: str, folder: Path, environ: Mapping[str, str
             if action not in config.actions:
                 msg = f"{where}: board {name} counts the action {action!r}, which is not in [actions]"
                 raise ConfigurationError(msg + _nearest(action, list(config.actions)))
+    for origin in config.web.origins:
+        if not _ORIGIN.fullmatch(origin):
+            raise ConfigurationError(
+                f"{where}: {origin!r} in web.origins is not of the form https://host[:port]"
+            )
     auth = msgspec.structs.replace(
         config.auth,
         issuers=resolved(config.auth.issuers, where, folder, environ),

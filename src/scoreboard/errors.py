@@ -84,6 +84,7 @@ PROBLEMS: dict[str, tuple[int, bool, str]] = {
     "insufficient_scope": (403, False, "The key does not have the scope that this needs."),
     "user_mismatch": (403, False, "A user may act for itself only."),
     "action_not_allowed": (403, False, "This action may not be submitted this way."),
+    "origin_denied": (403, False, "A page of this origin may not do this."),
     "not_found": (404, False, "There is nothing at this address."),
     "unknown_board": (404, False, "There is no such board."),
     "unknown_event": (404, True, "No such event is known here (yet)."),

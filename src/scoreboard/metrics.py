@@ -48,8 +48,19 @@ BOARD_REBUILDS = Counter("scoreboard_board_rebuilds_total", "Boards built again 
 CATALOGUE_MISMATCH = Counter(
     "scoreboard_catalogue_mismatch_total", "Envelopes accepted under another catalogue than the worker's"
 )
-CONNECTIONS = Gauge("scoreboard_live_connections", "Watching WebSocket clients", multiprocess_mode="livesum")
-
+CONNECTIONS = Gauge(
+    "scoreboard_live_connections", "Watching clients", ["transport"], multiprocess_mode="livesum"
+)
+FRAMES = Counter("scoreboard_live_frames_total", "Frames and heartbeats written to watching clients")
+SKIPPED = Counter(
+    "scoreboard_live_skipped_total", "Times a client could not take a frame and was left to get a newer one"
+)
+STUCK = Counter("scoreboard_live_stuck_total", "Watching clients that were dropped because they took nothing")
+ROUND_SECONDS = Histogram(
+    "scoreboard_live_round_seconds",
+    "Time to offer a frame to every client of a board",
+    buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1),
+)
 
 FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 

@@ -1,4 +1,4 @@
-"""Reads of boards: the top, pages of it, and one user's place. Anyone may read, from any page.
+"""Reads of boards: the top, pages of it, and one user's place.
 
 The default answer of ``GET /boards/{board}`` is the very bytes that live sends, from the memory of this
 process. Everything else is read from the board at once, or answered ``unavailable``.
@@ -10,37 +10,39 @@ import hashlib
 from typing import Annotated, Any
 
 import msgspec
-from litestar import Request, Response, get
+from litestar import HttpMethod, Request, Response, get, route
 from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath, QueryParameter
 
+from scoreboard.api.readers import Readers
 from scoreboard.api.responses import problems
 from scoreboard.api.services import Services
 from scoreboard.errors import Problem
-from scoreboard.live import Hub
 from scoreboard.model import Around
 
 LIMIT = 1_000
-# Anyone may read a public board from any page: there are no cookies that a foreign page could use.
-ANYWHERE = {
-    "access-control-allow-origin": "*",
-    "access-control-expose-headers": "ETag, Retry-After",
-    "cache-control": "no-cache",
+PRIVATE = ("missing_token", "invalid_token", "token_expired", "origin_denied")  # only if the board is
+# What a page may send along, and for how long (s) its browser need not ask again.
+PREFLIGHT = {
+    "allow": "GET, HEAD, OPTIONS",
+    "access-control-allow-methods": "GET",
+    "access-control-allow-headers": "Authorization, If-None-Match, Last-Event-ID",
+    "access-control-max-age": "7200",
 }
 
 
-def routes(services: Services) -> list[HTTPRouteHandler]:
+def routes(services: Services, readers: Readers) -> list[HTTPRouteHandler]:
     """The handlers."""
     config, ranking, hubs = services.config, services.board, services.hubs
 
-    def hub_of(name: str) -> Hub:
-        hub = hubs.get(name)
-        if hub is None:
-            raise Problem("unknown_board")
-        return hub
-
-    @get("/boards", summary="All boards", response_headers=None, sync_to_thread=False)
-    def list_boards() -> Response[dict[str, Any]]:
+    @get(
+        "/boards",
+        summary="All boards",
+        description="Private ones only for who sends a valid token or key.",
+        responses=problems("invalid_token", "token_expired"),
+    )
+    async def list_boards(request: Request[Any, Any, Any]) -> Response[dict[str, Any]]:
+        anyone = await readers.who(request) is None
         listed = [
             {
                 "board": name,
@@ -48,18 +50,20 @@ def routes(services: Services) -> list[HTTPRouteHandler]:
                 "top": one.top,
                 "rank": one.rank,
                 "order": one.order,
+                "public": one.public,
                 "actions": [action for action in config.actions if name in config.boards_of(action)],
             }
             for name, one in config.boards.items()
+            if one.public or not anyone
         ]
         demo = {"action": "cheer"} if services.demo else None
-        return Response({"boards": listed, "demo": demo}, headers=ANYWHERE)
+        return Response({"boards": listed, "demo": demo}, headers=readers.headers(request))
 
     @get(
         "/boards/{board:str}",
         summary="The top of a board",
         description="Without parameters: the newest live frame, with its epoch and seq as `ETag`.",
-        responses=problems("unknown_board", "invalid_field", "unavailable"),
+        responses=problems("unknown_board", "invalid_field", *PRIVATE, "unavailable"),
     )
     async def show_board(
         request: Request[Any, Any, Any],
@@ -69,12 +73,14 @@ def routes(services: Services) -> list[HTTPRouteHandler]:
             str | None, QueryParameter(max_length=1024, description="`next` of the page before.")
         ] = None,
     ) -> Response[bytes]:
-        hub = hub_of(board)
+        await readers.may_read(request, board)
+        headers = readers.headers(request, board)
         if cursor is None and limit is None:
-            if hub.latest is None:
+            hub = hubs.get(board)
+            if hub is None or hub.latest is None:
                 raise Problem("unavailable", "The board is being built.", retry_after=1)
             frame = hub.latest.frame
-            return tagged(request, hub.latest.json, f'"{frame.epoch}-{frame.seq}"')
+            return tagged(request, hub.latest.json, f'"{frame.epoch}-{frame.seq}"', headers)
         try:
             page = await ranking.page(board, limit=limit or config.boards[board].top, after=cursor)
         except ValueError as error:
@@ -82,17 +88,17 @@ def routes(services: Services) -> list[HTTPRouteHandler]:
         if page is None:
             raise Problem("unavailable", "The board is being built.", retry_after=1)
         body = msgspec.json.encode(page)
-        return tagged(request, body, f'"{hashlib.sha256(body).hexdigest()[:32]}"')
+        return tagged(request, body, f'"{hashlib.sha256(body).hexdigest()[:32]}"', headers)
 
     @get(
         "/boards/{board:str}/users/{user_id:str}",
         summary="One user's place, with two neighbours on each side",
-        responses=problems("unknown_board", "unknown_user", "unavailable"),
+        responses=problems("unknown_board", "unknown_user", *PRIVATE, "unavailable"),
     )
     async def show_user(
         request: Request[Any, Any, Any], board: FromPath[str], user_id: FromPath[str]
     ) -> Response[Around]:
-        hub_of(board)
+        await readers.may_read(request, board)
         user = user_in_path(request, user_id)
         around = await ranking.around(board, user)
         if around is None:
@@ -100,9 +106,27 @@ def routes(services: Services) -> list[HTTPRouteHandler]:
             if known is None:
                 raise Problem("unknown_user")
             around = Around(board, user, known[0] or user, None, None, None, (), ())
-        return Response(around, headers=ANYWHERE)
+        return Response(around, headers=readers.headers(request, board))
 
-    return [list_boards, show_board, show_user]
+    @route(
+        [
+            "/boards",
+            "/boards/{board:str}",
+            "/boards/{board:str}/events",
+            "/boards/{board:str}/users/{user_id:str}",
+        ],
+        http_method=HttpMethod.OPTIONS,
+        include_in_schema=False,
+        status_code=204,
+        sync_to_thread=False,
+    )
+    def preflight(request: Request[Any, Any, Any]) -> Response[None]:
+        """A browser asks whether another host's page may send a token along (Fetch, CORS preflight)."""
+        headers = readers.headers(request, request.path_params.get("board"))
+        return Response(None, status_code=204, headers=headers | PREFLIGHT)
+
+    # The framework answers OPTIONS itself unless it has met a handler of ours before.
+    return [preflight, list_boards, show_board, show_user]
 
 
 def user_in_path(request: Request[Any, Any, Any], given: str) -> str:
@@ -114,9 +138,11 @@ def user_in_path(request: Request[Any, Any, Any], given: str) -> str:
         raise Problem("invalid_field", "A user id is UTF-8.") from error
 
 
-def tagged(request: Request[Any, Any, Any], body: bytes, etag: str) -> Response[bytes]:
+def tagged(
+    request: Request[Any, Any, Any], body: bytes, etag: str, headers: dict[str, str]
+) -> Response[bytes]:
     """The body, or 304 if the client has it already (RFC 9110 section 13.1.2)."""
-    headers = ANYWHERE | {"etag": etag}
+    headers |= {"etag": etag}
     known = request.headers.get("if-none-match", "")
     if known.strip() == "*" or etag in {tag.strip().removeprefix("W/") for tag in known.split(",")}:
         return Response(b"", status_code=304, headers=headers)

@@ -11,9 +11,9 @@ streams take as long as they take.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -26,6 +26,7 @@ TAKING_SECONDS = 30.0  # for an answer that does not fit into the kernel's memor
 TICK_SECONDS = 1.0
 HEAD_BYTES = 64 * 1024
 """Of a request's head; its last piece may be up to 256 KiB more. The parser has no bound itself."""
+Protocol = TypeVar("Protocol", bound=asyncio.BaseProtocol)
 _MAPPED = "::ffff:"  # how a socket for both families tells IPv4 addresses
 
 
@@ -158,6 +159,30 @@ class Http(HttpToolsProtocol):
         self._deadlines.gone(self)
         super().handle_websocket_upgrade()
 
+    def hand_over(self, make: Callable[[set[Any]], Protocol], headers: Mapping[str, str]) -> Protocol | None:
+        """Begin to answer the request, and give the socket away: the body is another protocol's, without end.
+
+        Args:
+            make: makes that protocol, given uvicorn's set of connections. If it raises, nothing has happened.
+            headers: of the answer, which is 200.
+
+        Returns:
+            The protocol; ``None`` if the client has gone.
+        """
+        if self.cycle.disconnected:
+            return None
+        protocol = make(self.connections)
+        self._upgraded = True
+        self._deadlines.gone(self)
+        self.connections.discard(self)
+        self.cycle.response_started = self.cycle.response_complete = True
+        lines = [name + b": " + value for name, value in self.server_state.default_headers]
+        lines += [f"{name}: {value}".encode() for name, value in headers.items()]
+        self.transport.write(b"\r\n".join([b"HTTP/1.1 200 OK", *lines, b"connection: close\r\n\r\n"]))
+        self.flow.resume_reading()
+        protocol.connection_made(self.transport)
+        return protocol
+
     def send_400_response(self, msg: str) -> None:
         """What cannot be read as a request is answered like everything else."""
         self.transport.write(_answer(Problem("malformed_request", msg)))
@@ -171,6 +196,8 @@ class Http(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """The head has come; the body is next, if there is one."""
         self._in_head, self._in_body = False, True
+        if self.parser.get_method() == b"GET":
+            self.scope["hand_over"] = self.hand_over  # type: ignore[typeddict-unknown-key]
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:

@@ -72,8 +72,9 @@ def handle(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]
     problem = problem_of(error)
     headers = headers_of(problem)
     if request.method == "GET" and request.scope["path"].startswith("/boards"):
-        # A page elsewhere may read boards, and may read why it cannot.
-        headers |= {"access-control-allow-origin": "*", "access-control-expose-headers": "Retry-After"}
+        # A page elsewhere may read boards, and why it cannot; of a private one only if readers.py says so.
+        anyone = {"access-control-allow-origin": "*", "access-control-expose-headers": "Retry-After"}
+        headers |= request.scope.get("private", anyone)  # type: ignore[call-overload]
     if isinstance(error, HTTPException) and error.headers and "allow" in {h.lower() for h in error.headers}:
         headers |= {name.lower(): value for name, value in error.headers.items()}
     return Response(

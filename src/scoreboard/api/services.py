@@ -23,7 +23,9 @@ class Services(Struct, frozen=True, kw_only=True):
     database: Database
     board: Board
     hubs: Hubs
-    auth: Auth | None = None
+    auth: Auth
+    live: bool = True
+    """Does this process send live frames?"""
     door: UpdateScore | None = None
     policy: Policy | None = None
     commit: GroupCommit | None = None

@@ -100,7 +100,7 @@ def parse_profile(body: bytes) -> Profile:
 def routes(services: Services) -> list[HTTPRouteHandler]:
     """The handlers. They need the services of a process that accepts."""
     auth, door, commit, outcomes = services.auth, services.door, services.commit, services.outcomes
-    if auth is None or door is None or commit is None or outcomes is None:
+    if door is None or commit is None or outcomes is None:
         return []
 
     async def body_of(request: Request[Any, Any, Any], limit: int) -> bytes:

@@ -53,8 +53,8 @@ connection. The scripts lie beside them.
 """
 
 from scoreboard.board.comparing import Difference
-from scoreboard.board.form import Page
+from scoreboard.board.form import Page, Standing
 from scoreboard.board.server import BoardBehind
 from scoreboard.board.writing import Batch, Board, Ranks
 
-__all__ = ["Batch", "Board", "BoardBehind", "Difference", "Page", "Ranks"]
+__all__ = ["Batch", "Board", "BoardBehind", "Difference", "Page", "Ranks", "Standing"]

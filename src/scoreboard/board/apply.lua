@@ -26,11 +26,12 @@ end
 if generation then
   before = ranks_of(generation, wanted)
   local changed = write(generation, first)
-  after = changed and ranks_of(generation, wanted) or before
-  if ARGV[5] ~= '' and (changed or ARGV[10] ~= '') then
+  after = #changed > 0 and ranks_of(generation, wanted) or before
+  if ARGV[5] ~= '' and (#changed > 0 or ARGV[10] ~= '') then
     redis.call('HSET', meta, 'at', ARGV[5])
     show(generation, tonumber(ARGV[6]), ARGV[5], ARGV[4], ARGV[10])
   end
+  if #changed > 0 then redis.call('PUBLISH', ARGV[4] .. ':users', table.concat(changed, LINE)) end
 end
 
 if ARGV[9] ~= '' and (not found[4] or found[4] < ARGV[9]) then redis.call('HSET', meta, position, ARGV[9]) end

@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Struct
 
 from scoreboard.config import Config
-from scoreboard.model import PERIOD, SCORE_LIMIT, Frame, Line, Row
+from scoreboard.model import PERIOD, SCORE_LIMIT, Around, Frame, Line, Row
 
 FORM = 1
 """Raised when the form of the data changes: boards of another form are rebuilt."""
@@ -19,6 +19,7 @@ WIDTH = 19
 """Digits of an ``accept_no``, which is below 2^63. Of one width, they sort as text."""
 FIELD, LINE = "\x1f", "\x1e"
 """Between fields, before lines. User ids and names hold no control characters."""
+USERS = ":users"
 
 _MEMBER = re.compile(r"\d{19}.{1,128}", re.ASCII | re.DOTALL)
 
@@ -54,7 +55,7 @@ class Spec(Struct, frozen=True):
     meta: str
     """The key from which the scripts make all others."""
     channel: str
-    """Where frames are published."""
+    """Where frames are published; with ``USERS`` after it, whose rows changed."""
     shape: str
     """What the server must hold to be read as this board; another order needs another ranking."""
     mode: str
@@ -65,6 +66,32 @@ class Spec(Struct, frozen=True):
     def key_of(self, score: int) -> int:
         """The score as the ranking keeps it: the best is the lowest. Its own inverse."""
         return score if self.order == "asc" else -score
+
+
+class Standing(Struct, frozen=True):
+    """Where a user stands on a board, as the script tells it. Unread, for it is mostly only compared."""
+
+    spec: Spec
+    user: str
+    seq: int
+    """Of the frame that was shown at that moment."""
+    text: bytes
+    """Equal if nothing in it has changed."""
+
+    def around(self) -> Around | None:
+        """The user's line with its neighbours; ``None`` without an entry."""
+        if not self.text:
+            return None
+        spec = self.spec
+        head, *rest = self.text.decode().split(LINE)
+        place, first, rank, nearest = head.split(FIELD)
+        shown = lines(spec.mode, _told(rest), before=int(first), rank=int(rank))
+        own = int(place) - int(first)
+        line, above, below = shown[own], shown[:own], shown[own + 1 :]
+        missing = to_next(
+            spec, line.score, above[-1].score if above else None, int(nearest) if nearest else None
+        )
+        return Around(spec.board, self.user, line.name, line.rank, line.score, missing, above, below)
 
 
 def specs(config: Config, number: int) -> dict[str, Spec]:
@@ -158,11 +185,13 @@ def frame(spec: Spec, raw: bytes) -> Frame:
     """A frame as the script stores and publishes it."""
     head, *rest = raw.decode().split(LINE)
     epoch, seq, at, total = head.split(FIELD)
-    entries = []
-    for line in rest:
-        user, name, score = line.split(FIELD)
-        entries.append(Entry(user, 0, int(score), name))
-    return Frame(spec.board, epoch, int(seq), at, int(total), lines(spec.mode, entries))
+    return Frame(spec.board, epoch, int(seq), at, int(total), lines(spec.mode, _told(rest)))
+
+
+def _told(lines: Iterable[str]) -> list[Entry]:
+    """Lines as the scripts write them: user, name, score."""
+    parts = (line.split(FIELD) for line in lines)
+    return [Entry(user, 0, int(score), name) for user, name, score in parts]
 
 
 def cursor(board: str, last: Entry) -> str:

@@ -3,9 +3,10 @@
 -- page     4 how many, 5 score and 6 member after which it begins (both empty: at the top)
 --          answers epoch, seq, at (the last change), total, entries before it, rank of its first line, members
 --          and the scores that the ranking has for them, the users' values
--- around   4 user, 5 neighbours on each side
---          answers the user's place, place and rank of the first line, the value of the nearest user with a
---          strictly better score ('' without one), members, values; false without an entry
+-- lines    4 neighbours on each side, users
+--          answers seq, then for each user, as text: place, place and rank of the first line, the nearest strictly
+--          better score (not on an ordinal board), and the lines as in a frame; '' without an entry, false if
+--          a value is missing
 -- ranks    users
 --          answers value ('' without one), rank, value, rank, ...
 --
@@ -56,19 +57,31 @@ local function page(limit, score, member)
   return {found[3], found[4], found[5], total, before, first_rank(members, values), scored, values}
 end
 
-local function around(user, neighbours)
+local function surroundings(user, neighbours)
   local reached, score = entry(redis.call('HGET', users, user))
   local place = reached and redis.call('ZRANK', ranking, reached .. user)
-  if not place then return false end
+  if not place then return '' end
   local first = math.max(place - neighbours, 0)
   local members = redis.call('ZRANGE', ranking, first, place + neighbours)
   local values = values_of(users, members)
-  local better = redis.call('ZCOUNT', ranking, '-inf', '(' .. key_of(score))
-  local nearest = ''
-  if better > 0 then
-    nearest = values_of(users, redis.call('ZRANGE', ranking, better - 1, better - 1))[1] or ''
+  local text, missing = lines_of(members, values)
+  if missing > 0 then return false end
+  local rank, nearest = first + 1, ''
+  if mode ~= 'ordinal' then
+    rank = first_rank(members, values)
+    local better = redis.call('ZCOUNT', ranking, '-inf', '(' .. key_of(score))
+    if better > 0 then
+      local _, found = entry(values_of(users, redis.call('ZRANGE', ranking, better - 1, better - 1))[1])
+      nearest = found or ''
+    end
   end
-  return {place, first, first_rank(members, values), nearest, members, values}
+  return table.concat({place, first, rank, nearest}, FIELD) .. text
+end
+
+local function lines()
+  local answer = {found[4]}
+  for i = 5, #ARGV do answer[#answer + 1] = surroundings(ARGV[i], tonumber(ARGV[4])) end
+  return answer
 end
 
 local function ranks()
@@ -83,5 +96,5 @@ local function ranks()
 end
 
 if ARGV[3] == 'page' then return page(tonumber(ARGV[4]), ARGV[5], ARGV[6]) end
-if ARGV[3] == 'around' then return around(ARGV[4], tonumber(ARGV[5])) end
+if ARGV[3] == 'lines' then return lines() end
 return ranks()

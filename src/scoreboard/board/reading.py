@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
 from typing import Any
 
 from scoreboard.board import form
 from scoreboard.board.comparing import Comparing, Difference, Walked
 from scoreboard.board.server import Server
-from scoreboard.board.watching import watch
+from scoreboard.board.watching import touched, watch
 from scoreboard.config import Config
 from scoreboard.model import Around, Frame, Row
 
@@ -18,6 +18,7 @@ logger = logging.getLogger(__name__)
 PAGE_LINES = 1_000  # lines a page at most: one bulk command's bound in the script, and a few ms of the server
 NEIGHBOURS = 2  # lines above and below one's own
 RANKS_USERS = 1_000  # users a script call: about 3 ms of the server, so that no call keeps it long
+STANDINGS_USERS = 200  # the same, with their neighbours
 
 
 class Reader:
@@ -42,12 +43,33 @@ class Reader:
         (raw,) = await self._server.fields([spec.meta], "frame")
         return None if raw is None else form.frame(spec, raw)
 
-    def frames(self, boards: Iterable[str]) -> AsyncIterator[Frame]:
+    def frames(
+        self, boards: Iterable[str], contact: Callable[[str, bool], None] = lambda _board, _there: None
+    ) -> AsyncIterator[Frame]:
         """The newest frame of each board, then each new one, for ever; silent while the server is away.
 
         What pub/sub loses is read a second later. Close the iterator (``aclosing``) to end it.
+
+        Args:
+            boards: their names.
+            contact: called with a board's name, and whether it can be followed now: the server answers and
+                has a frame of it. Called with the same again and again, too.
         """
-        return watch(self._server, [self._specs[board] for board in boards])
+        return watch(self._server, [self._specs[board] for board in boards], contact)
+
+    def touched(self, boards: Iterable[str]) -> AsyncGenerator[tuple[str, list[str]]]:
+        """(board, users whose rows changed), right after each change, for as long as the server answers.
+
+        What is published while nobody listens is not told later.
+        """
+        return touched(self._server, [self._specs[board] for board in boards])
+
+    async def changes(self, boards: Sequence[str]) -> list[bytes | None]:
+        """For each board something that is another after anything on it has changed.
+
+        Not if that was within the same millisecond: what was read in between is old, and looks new.
+        """
+        return await self._server.fields([self._specs[board].meta for board in boards], "at")
 
     async def page(self, board: str, *, limit: int, after: str | None = None) -> form.Page | None:
         """Up to ``limit`` (1 to ``PAGE_LINES``) lines as they are now, best first.
@@ -83,41 +105,34 @@ class Reader:
 
         ``to_next`` is explained at ``form.to_next``.
         """
-        spec = self._specs[board]
-        answer = await self._read(spec, "around", user, NEIGHBOURS)
-        if answer is None:
-            return None
-        place, first, rank, nearest, members, values = answer
-        entries = form.entries(members, values)
-        if None in entries:
-            logger.error("a board is damaged; `scoreboard verify` says how", extra={"board": board})
-            return None
-        shown = form.lines(spec.mode, entries, before=first, rank=rank)
-        own = place - first
-        line, above, better = shown[own], shown[:own], form.entry("", nearest)
-        return Around(
-            board=board,
-            user_id=user,
-            name=line.name,
-            rank=line.rank,
-            score=line.score,
-            to_next=form.to_next(
-                spec, line.score, above[-1].score if above else None, better.score if better else None
-            ),
-            above=above,
-            below=shown[own + 1 :],
+        (found,) = await self.standings([(board, user)])
+        return None if found is None else found.around()
+
+    async def standings(self, pairs: Sequence[tuple[str, str]]) -> list[form.Standing | None]:
+        """Where each (board, user) stands, in one round trip; ``None`` while there is no board."""
+        parts = _parts(pairs, STANDINGS_USERS)
+        answers = await self._server.run(
+            self._server.read,
+            [
+                self._call(self._specs[board], "lines", NEIGHBOURS, *(pairs[n][1] for n in numbers))
+                for board, numbers in parts
+            ],
         )
+        found: list[form.Standing | None] = [None] * len(pairs)
+        for (board, numbers), answer in zip(parts, answers, strict=True):
+            if answer is None:
+                continue
+            seq, *texts = answer
+            for n, text in zip(numbers, texts, strict=True):
+                if text is None:
+                    logger.error("a board is damaged; `scoreboard verify` says how", extra={"board": board})
+                else:
+                    found[n] = form.Standing(self._specs[board], pairs[n][1], int(seq), text)
+        return found
 
     async def ranks(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[int | None, int | None]]:
         """(score, displayed rank) for each (board, user), in one round trip; ``None`` without an entry."""
-        places: dict[str, list[int]] = {}
-        for n, (board, _) in enumerate(pairs):
-            places.setdefault(board, []).append(n)
-        parts = [
-            (board, numbers[start : start + RANKS_USERS])
-            for board, numbers in places.items()
-            for start in range(0, len(numbers), RANKS_USERS)
-        ]
+        parts = _parts(pairs, RANKS_USERS)
         answers = await self._server.run(
             self._server.read,
             [
@@ -178,3 +193,15 @@ class Reader:
     def _call(spec: form.Spec, *arguments: str | int) -> tuple[str, list[str | int]]:
         """A script's key and arguments; all scripts begin alike."""
         return spec.meta, [spec.shape, spec.mode, *arguments]
+
+
+def _parts(pairs: Sequence[tuple[str, str]], size: int) -> list[tuple[str, list[int]]]:
+    """The places of (board, user) pairs by board, at most ``size`` in a part."""
+    places: dict[str, list[int]] = {}
+    for n, (board, _) in enumerate(pairs):
+        places.setdefault(board, []).append(n)
+    return [
+        (board, numbers[start : start + size])
+        for board, numbers in places.items()
+        for start in range(0, len(numbers), size)
+    ]

@@ -6,6 +6,7 @@ whoever asked knows whether it may be. Driver exceptions end here, as ``BoardUna
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from importlib import resources
@@ -127,6 +128,11 @@ def translated() -> Iterator[None]:
         yield
     except (RedisError, OSError, TimeoutError) as error:
         raise _ours(error) from error
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        # The driver writes under asyncio.wait_for, which before Python 3.12 swallows a cancellation that
+        # comes together with its result: the task would go on for ever.
+        raise asyncio.CancelledError
 
 
 def _ours(error: Exception) -> BoardUnavailable:

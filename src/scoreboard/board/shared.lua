@@ -71,3 +71,19 @@ local function values_of(users, members)
   for n, member in ipairs(members) do names[n] = string.sub(member, WIDTH + 1) end
   return redis.call('HMGET', users, unpack(names))
 end
+
+-- Members of the ranking with their values, as lines: user, name, score; and how many have no value. None has,
+-- unless a key was evicted or deleted by hand.
+local function lines_of(members, values)
+  local lines, missing = {}, 0
+  for n, value in ipairs(values) do
+    local _, score, name = entry(value)
+    if score then
+      lines[n] = LINE .. string.sub(members[n], WIDTH + 1) .. FIELD .. name .. FIELD .. score
+    else
+      lines[n] = ''
+      missing = missing + 1
+    end
+  end
+  return table.concat(lines), missing
+end

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing
 
 from scoreboard.board import form
@@ -21,7 +21,8 @@ from scoreboard.model import Frame
 logger = logging.getLogger(__name__)
 
 CHECK_SECONDS = 1.0  # a lost message is repaired after this long at the latest
-AGAIN_SECONDS = (0.1, 2.0)  # back-off while the server is away: first, longest
+AGAIN_SECONDS = (0.1, 0.5)  # back-off while the server is away: first, longest; screens heal within a second
+SILENT_SECONDS = 3.0  # without an answer to a ping a subscription is dead
 EPOCHS = 8  # that were left and may still arrive late; an epoch changes once in a rebuild
 
 
@@ -45,14 +46,16 @@ class _Seen:
         return newer
 
 
-async def watch(server: Server, specs: Sequence[form.Spec]) -> AsyncIterator[Frame]:
-    """Every new frame of these boards, for ever."""
+async def watch(
+    server: Server, specs: Sequence[form.Spec], contact: Callable[[str, bool], None]
+) -> AsyncIterator[Frame]:
+    """Every new frame of these boards, for ever; ``contact`` is told which can be followed."""
     seen = {spec.board: _Seen() for spec in specs}
     pause, longest = AGAIN_SECONDS
     away = False
     while True:
         try:
-            async with aclosing(_follow(server, specs, seen)) as frames:
+            async with aclosing(_follow(server, specs, seen, contact)) as frames:
                 async for frame in frames:
                     if away:
                         logger.info("the board is back")
@@ -63,12 +66,17 @@ async def watch(server: Server, specs: Sequence[form.Spec]) -> AsyncIterator[Fra
             if not away:
                 logger.warning("no new frames for now: %s", error)
             away = True
+            for spec in specs:
+                contact(spec.board, False)
             await asyncio.sleep(pause)
             pause = min(2 * pause, longest)
 
 
 async def _follow(
-    server: Server, specs: Sequence[form.Spec], seen: Mapping[str, _Seen]
+    server: Server,
+    specs: Sequence[form.Spec],
+    seen: Mapping[str, _Seen],
+    contact: Callable[[str, bool], None],
 ) -> AsyncGenerator[Frame | None]:
     """The frames of one subscription, ``None`` after each reading; ends when it lost one."""
     names = {spec.channel.encode(): spec for spec in specs}
@@ -84,6 +92,7 @@ async def _follow(
                 if frame is not None and seen[spec.board].take(frame):
                     lost = True
                     yield frame
+                contact(spec.board, frame is not None)
             yield None
             if lost and not new:
                 return
@@ -100,3 +109,26 @@ async def _follow(
                 if seen[spec.board].take(frame):
                     yield frame
             silent = [spec for spec in specs if spec.board not in heard]
+
+
+async def touched(server: Server, specs: Sequence[form.Spec]) -> AsyncGenerator[tuple[str, list[str]]]:
+    """(board, users whose rows changed), until the server does not answer.
+
+    Raises:
+        BoardUnavailable: that is now.
+    """
+    names = {(spec.channel + form.USERS).encode(): spec.board for spec in specs}
+    loop = asyncio.get_running_loop()
+    async with server.subscribed([name.decode() for name in names]) as subscription:
+        heard = loop.time()
+        while True:
+            message = await subscription.get_message(timeout=CHECK_SECONDS)
+            now = loop.time()
+            if message is not None:
+                heard = now
+                if message["type"] == "message":
+                    yield names[message["channel"]], message["data"].decode().split(form.LINE)
+            elif now - heard > SILENT_SECONDS:
+                raise BoardUnavailable
+            elif now - heard >= CHECK_SECONDS:
+                await subscription.ping()

@@ -22,9 +22,10 @@ end
 
 -- Write the rows in ARGV from "first" on (user, value, user, value, ...; each user once) into a generation,
 -- unless what is there is as new. Whatever was done before, the newest version of each user stands afterwards.
+-- Answers the users whose rows were taken.
 local function write(generation, first)
   local ranking, users, steps = keys_of(generation)
-  local changed = false
+  local changed = {}
   for start = first, #ARGV, 2 * CHUNK do
     local names = {}
     for i = start, math.min(start + 2 * CHUNK, #ARGV) - 1, 2 do names[#names + 1] = ARGV[i] end
@@ -35,6 +36,7 @@ local function write(generation, first)
       if not old or string.sub(old, 1, WIDTH) < string.sub(new, 1, WIDTH) then
         set[#set + 1] = user
         set[#set + 1] = new
+        changed[#changed + 1] = user
         local old_reached, old_score = entry(old)
         local reached, score = entry(new)
         if reached ~= old_reached or score ~= old_score then
@@ -53,10 +55,7 @@ local function write(generation, first)
     end
     if #gone > 0 then redis.call('ZREM', ranking, unpack(gone)) end
     if #come > 0 then redis.call('ZADD', ranking, unpack(come)) end
-    if #set > 0 then
-      redis.call('HSET', users, unpack(set))
-      changed = true
-    end
+    if #set > 0 then redis.call('HSET', users, unpack(set)) end
     if stepped then step(ranking, steps, left, taken) end
   end
   return changed
@@ -67,16 +66,7 @@ end
 local function show(generation, top, at, channel, epoch)
   local ranking, users = keys_of(generation)
   local members = redis.call('ZRANGE', ranking, 0, top - 1)
-  local lines = {}
-  for n, value in ipairs(values_of(users, members)) do
-    local _, score, name = entry(value)
-    if score then  -- always, unless a key was evicted or deleted by hand
-      lines[n] = LINE .. string.sub(members[n], WIDTH + 1) .. FIELD .. name .. FIELD .. score
-    else
-      lines[n] = ''
-    end
-  end
-  local text = table.concat(lines)
+  local text = lines_of(members, values_of(users, members))
   if epoch ~= '' then
     redis.call('HSET', meta, 'epoch', epoch, 'seq', 0)
   else

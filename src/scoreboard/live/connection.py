@@ -1,16 +1,15 @@
 """One WebSocket: the protocol class that uvicorn hands an upgraded socket to.
 
-In come the upgrade request and what the client says, which is little: pings, a close. Out go the answer to
-the handshake, the hub's frames (which the hub writes itself), pongs and closes.
+In come the upgrade request and what the client says, which is little: its token, pings, a close. Out go the
+answer to the handshake, the hub's frames (which the hub writes itself), pongs and closes.
 
-It must never buffer for a client that does not read, read on for one that does not listen, or spend more on a
-talkative client than a fixed share of time.
+It must never read on for a client that does not listen, spend more on a talkative one than a fixed share of
+time, or show a private board to who has not said who it is.
 """
 
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Callable
 from enum import Enum
 from typing import TYPE_CHECKING, Any, cast
@@ -19,7 +18,15 @@ from scoreboard.live import wire
 from scoreboard.live.handshake import Refusal, busy, greet
 from scoreboard.live.hub import Hub
 from scoreboard.live.hubs import Hubs
-from scoreboard.live.inbound import BAD_MESSAGE, Ear, Heard
+from scoreboard.live.inbound import BAD_MESSAGE, Ear, Heard, token_in
+from scoreboard.live.watcher import (
+    FORBIDDEN,
+    TOO_MUCH,
+    UNKNOWN_BOARD,
+    Watcher,
+    retry_seconds,
+)
+from scoreboard.model import Principal
 
 if TYPE_CHECKING:
     from uvicorn.server import ServerState
@@ -27,14 +34,6 @@ if TYPE_CHECKING:
 INBOUND_BYTES = 8_192
 """What a client may say in a second. Parsing as many bytes of pings takes 4 ms; without a bound, the 256 KiB
 that the loop reads at once held up everybody for 126 ms."""
-RETRY_SECONDS = (1, 5)
-"""A refused client comes back after a random time within this, lest all come at once."""
-BYE_MILLISECONDS = (500, 5_000)
-"""So do the clients of a process that drains: 20,000 of them stay below 5,000 handshakes a second."""
-
-DRAINING = 4001
-TOO_MUCH = 4029
-UNKNOWN_BOARD = 4404
 
 
 class State(Enum):
@@ -48,41 +47,21 @@ class State(Enum):
     """All is said; what still comes in is thrown away until the socket ends."""
 
 
-class Connection(asyncio.Protocol):
-    """A client of a hub. It owns the socket from the upgrade request on."""
+class Connection(Watcher):
+    """A client over WebSocket. It owns the socket from the upgrade request on."""
 
-    __slots__ = (
-        "_admitted", "_ear", "_hub", "_hubs", "_others", "_said", "_second", "_state", "_transport",
-        "paused", "place", "version", "write",
-    )  # fmt: skip
+    __slots__ = ("_ear", "_said", "_second", "_state", "_wish")
 
-    write: Callable[[bytes], object]
+    form = wire.WEBSOCKET
 
     def __init__(self, hubs: Hubs, others: set[Any]) -> None:
-        self._hubs = hubs
-        self._others = others
-        self._hub: Hub | None = None
+        super().__init__(hubs, others)
         self._state = State.HANDSHAKE
-        self._admitted = False
-        self.paused = False
-        self.place = 0
-        self.version = 0
+        self._wish: tuple[Hub, tuple[str, str]] | None = None
+        """The private board that it waits for, and the frame that it has of it."""
         self._ear: Ear | None = None
         self._second = 0
         self._said = 0
-
-    # What the event loop and uvicorn call.
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """The socket is ours."""
-        self._transport = cast("asyncio.Transport", transport)
-        self.write = self._transport.write
-        self._others.add(self)
-        # uvicorn does this only after it has passed the request on; pause_writing must reach us before.
-        self._transport.set_protocol(self)
-        self._transport.set_write_buffer_limits(high=0)
-        if self._transport.get_write_buffer_size() and not self.paused:
-            self.pause_writing()  # the answer to an earlier request on this socket is still being sent
 
     def data_received(self, data: bytes) -> None:
         """The upgrade request comes first, whole; then frames, in any pieces."""
@@ -91,60 +70,35 @@ class Connection(asyncio.Protocol):
         elif self._state is not State.DEAF:
             self._listen(data)
 
-    def pause_writing(self) -> None:
-        """The kernel is full: the hub passes us over until it is not."""
-        self.paused = True
-        self._hubs.paused(self)
-
-    def resume_writing(self) -> None:
-        """All that was written is with the kernel: take the newest frame if there was one meanwhile."""
-        self.paused = False
-        self._hubs.resumed(self)
-        self._transport.resume_reading()
-        if self._hub is not None:
-            self._hub.resumed(self)
-
-    def eof_received(self) -> None:
-        """The client will say nothing more. The loop closes the transport when this returns."""
-        self._finish()
-
-    def connection_lost(self, _: Exception | None) -> None:
+    def connection_lost(self, error: Exception | None) -> None:
         """The socket is gone."""
-        self._leave()
         self._state = State.DEAF
         self._ear = None
-        self._others.discard(self)
-        self._hubs.gone(self, admitted=self._admitted)
+        super().connection_lost(error)
 
-    def shutdown(self) -> None:
-        """Uvicorn stops."""
-        self.bye()
-
-    # What the hubs call.
-
-    def bye(self) -> None:
-        """Tell the client to come back later, and close."""
-        after = random.randint(*BYE_MILLISECONDS)  # noqa: S311 - spreads load, keeps no secret
-        self.close(DRAINING, "draining", wire.bye(DRAINING, after))
-
-    def abort(self) -> None:
-        """End the connection at once."""
-        self._transport.abort()
-
-    def close(self, code: int, reason: str, before: bytes = b"") -> None:
-        """Send a close frame (after ``before``), and wait a little for the client's."""
+    def close(self, code: int, reason: str, retry_after: int | None = None) -> None:
+        """Send a ``bye`` if it says when to come back, and a close frame; wait a little for the client's."""
         if self._state is State.OPEN:
             self._leave()
             self._state = State.CLOSING
+            before = b"" if retry_after is None else wire.bye(code, retry_after)[self.form]
             self.write(before + wire.close(code, reason))
             self._hubs.closing(self)
+
+    def welcome(self, credentials: str, principal: Principal) -> None:
+        """It has proved who it is."""
+        if self._state is State.OPEN:
+            if self._wish is not None:
+                (hub, known), self._wish = self._wish, None
+                self._join(hub, known)
+            self._hubs.members.enter(self, credentials, principal)
 
     # The handshake.
 
     def _shake_hands(self, request: bytes) -> None:
-        self._admitted = self._hubs.admit()
+        self._admitted = self._hubs.admit(self.form)
         if not self._admitted:
-            self._refuse(busy(random.randint(*RETRY_SECONDS)))  # noqa: S311 - spreads load, keeps no secret
+            self._refuse(busy(retry_seconds()))
             return
         verdict = greet(request)
         if isinstance(verdict, Refusal):
@@ -152,12 +106,23 @@ class Connection(asyncio.Protocol):
             return
         self._state = State.OPEN
         hub = self._hubs.get(verdict.board)
+        # After a welcome: a browser's script sees a close code, but never why a handshake failed.
         if hub is None:
-            # After a welcome: a browser's script sees a close code, but never why a handshake failed.
-            self.close(UNKNOWN_BOARD, "unknown board", verdict.answer)
-            return
-        self._hub = hub
-        hub.join(self, verdict.known, verdict.answer)
+            self.write(verdict.answer)
+            self.close(UNKNOWN_BOARD, "unknown board")
+        elif hub.public:
+            self._join(hub, verdict.known, verdict.answer)
+        elif self._hubs.origins.trusts(verdict.origin, verdict.host):
+            self.write(verdict.answer)
+            self._wish = (hub, verdict.known)
+            self._hubs.unknown(self)
+        else:
+            self.write(verdict.answer)
+            self.close(FORBIDDEN, "not for pages of this origin")
+
+    def _join(self, hub: Hub, known: tuple[str, str], before: bytes = b"") -> None:
+        self.hub = hub
+        hub.join(self, known, before)
 
     def _refuse(self, refusal: Refusal) -> None:
         self.write(refusal.answer)
@@ -198,9 +163,14 @@ class Connection(asyncio.Protocol):
         self._said += size
         return min(size, room)
 
-    def _understand(self, _message: str) -> None:
-        """Do what a message says. There is none yet that a client may send."""
-        self.close(BAD_MESSAGE, "bad message")
+    def _understand(self, message: str) -> None:
+        """Do what a message says."""
+        token = token_in(message)
+        if token is None:
+            self.close(BAD_MESSAGE, "bad message")
+        elif self._state is State.OPEN:
+            self._hubs.known(self)
+            self._hubs.members.ask(self, token)
 
     def _reply(self, heard: Heard) -> None:
         if not self.paused:
@@ -223,16 +193,8 @@ class Connection(asyncio.Protocol):
             self._transport.close()
 
     def _finish(self) -> None:
-        """Close the socket once everything is written, or soon."""
-        self._leave()
         self._state = State.DEAF
-        self._transport.close()
-        self._hubs.closing(self)
-
-    def _leave(self) -> None:
-        if self._hub is not None:
-            self._hub.leave(self)
-            self._hub = None
+        super()._finish()
 
 
 def protocol(hubs: Hubs) -> Callable[..., Connection]:

@@ -23,7 +23,7 @@ from scoreboard.live.inbound import quiet
 SUBPROTOCOL = Subprotocol("scoreboard.v1")
 
 
-class Welcome(Struct, frozen=True):
+class Welcome(Struct, frozen=True, kw_only=True):
     """The handshake succeeds."""
 
     answer: bytes
@@ -31,6 +31,9 @@ class Welcome(Struct, frozen=True):
     board: str
     known: tuple[str, str]
     """Epoch and seq of the frame that the client says it has, as it wrote them; else empty."""
+    host: str
+    origin: str | None
+    """The page that asks; ``None`` for a program."""
 
 
 class Refusal(Struct, frozen=True):
@@ -53,10 +56,20 @@ def greet(data: bytes) -> Welcome | Refusal:
     path, _, query = request.path.partition("?")
     match path.split("/"):
         case ["", "boards", board, "live"]:
-            hints = parse_qs(query)
-            known = (hints.get("epoch", [""])[0], hints.get("seq", [""])[0])
-            return Welcome(response.serialize(), unquote(board), known)
+            return Welcome(
+                answer=response.serialize(),
+                board=unquote(board),
+                known=known(query),
+                host=request.headers.get("Host", ""),
+                origin=request.headers.get("Origin"),
+            )
     return Refusal(_problem(Problem("not_found", "WebSockets are at /boards/{board}/live")))
+
+
+def known(query: str) -> tuple[str, str]:
+    """Epoch and seq of a query."""
+    hints = parse_qs(query)
+    return hints.get("epoch", [""])[0], hints.get("seq", [""])[0]
 
 
 def busy(retry_after: int) -> Refusal:

@@ -1,8 +1,9 @@
 """One board: one newest frame, many clients.
 
-In come frames from the bus (``publish``) and clients (``join``, ``resumed``, ``leave``). Out goes one write
-of the same prebuilt bytes to each client. There is no queue: a client that cannot take a frame now is skipped
-and gets the newest as soon as it can, so the latest wins and nobody waits for the slow.
+In come frames from the bus (``publish``), whether it can be followed (``contact``), and clients (``join``,
+``resumed``, ``leave``). Out goes one write of the same prebuilt bytes to each client. There is no queue: a
+client that cannot take a frame now is skipped and gets the newest as soon as it can, so the latest wins and
+nobody waits for the slow.
 
 A *round* offers the newest frame to everybody. It goes round the circle of clients in batches that yield to
 the loop; a frame that comes meanwhile starts the circle again from where it is, so that whoever is still owed
@@ -17,9 +18,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import Protocol
+from typing import ClassVar, Protocol
 
-from scoreboard.live.wire import Latest
+from scoreboard import metrics
+from scoreboard.live import wire
+from scoreboard.live.wire import Forms, Latest
 from scoreboard.model import Frame
 
 MERGE_SECONDS = 0.05
@@ -41,6 +44,8 @@ class Client(Protocol):
     """The newest frame that it was given, in the hub's count; the hub's own."""
     paused: bool
     """Is something that was written to it still waiting for the kernel?"""
+    form: ClassVar[int]
+    """In which of ``Forms`` it takes what is sent to all."""
 
     @property
     def write(self) -> Callable[[bytes], object]:
@@ -59,13 +64,24 @@ class Hub:
     It lives in one event loop and is not safe across threads.
     """
 
-    def __init__(self, board: str) -> None:
+    def __init__(self, board: str, *, public: bool = True) -> None:
         self.board = board
+        self.public = public
+        """May anyone watch?"""
         self.latest: Latest | None = None
         """What a client that joins now is shown, and what HTTP answers. ``None`` until the first frame."""
         self._newest: Frame | None = None
         """The newest frame that came; ahead of ``latest`` while changes are being merged."""
+        self._stale = False
+        """Can the board not be followed now?"""
+        self._whole: Forms | None = None
+        """What tells a client all there is to know; ``None`` while that is nothing."""
+        self._beat: Forms | None = None
+        """What tells the rest to a client that has the frame."""
         self._version = 0
+        """Counts what there is to know."""
+        self._framed = 0
+        """The version in which ``latest`` came; a client that has this one needs no frame."""
         self._merging: asyncio.TimerHandle | None = None
         self._heart: asyncio.TimerHandle | None = None
         self._quiet_since = 0.0
@@ -76,7 +92,9 @@ class Hub:
         self._tombstones = 0
         self._next = 0
         self._left = 0
-        self._beat = False
+        self._beating = False
+        """Does this round bring a heartbeat to those who know everything?"""
+        self._began = 0.0
         self._round: asyncio.Handle | None = None
         """The next batch; ``None`` between rounds."""
 
@@ -98,6 +116,12 @@ class Hub:
         if self._merging is None:
             self._release(frame)
 
+    def contact(self, there: bool) -> None:
+        """Say whether the board can be followed now; all who watch are told when that changes."""
+        if there == self._stale:
+            self._stale = not there
+            self._tell()
+
     def join(self, client: Client, known: tuple[str, str] = ("", ""), before: bytes = b"") -> None:
         """Add a client and write it ``before`` and the newest frame, in one go.
 
@@ -110,10 +134,10 @@ class Hub:
         self._clients.append(client)
         if self._round is not None:
             self._left += 1  # the circle has grown; without this the round would end one client early
-        if self.latest is not None:
-            frame = self.latest.frame
-            current = known == (frame.epoch, str(frame.seq))
-            before += self.latest.heartbeat if current else self.latest.wire
+        if self._whole is not None and self._beat is not None:
+            latest = self.latest
+            current = latest is not None and known == (latest.frame.epoch, str(latest.frame.seq))
+            before += (self._beat if current else self._whole)[client.form]
         client.write(before)
 
     def leave(self, client: Client) -> None:
@@ -131,9 +155,11 @@ class Hub:
 
     def resumed(self, client: Client) -> None:
         """Give a client that can take frames again the newest, if it missed any."""
-        if client.version != self._version and self.latest is not None:
+        if client.version != self._version and self._whole is not None and self._beat is not None:
+            forms = self._whole if client.version < self._framed else self._beat
             client.version = self._version
-            client.write(self.latest.wire)
+            client.write(forms[client.form])
+            metrics.FRAMES.inc()
 
     def clients(self) -> list[Client]:
         """All clients, as of now."""
@@ -154,9 +180,25 @@ class Hub:
         if latest is not None and frame.epoch == latest.frame.epoch and frame.top == latest.frame.top:
             return
         self.latest = Latest.of(frame)
-        self._version += 1
+        self._stale = False
+        self._framed = self._version + 1
         if self._clients:
             self._merging = asyncio.get_running_loop().call_later(MERGE_SECONDS, self._merged)
+        self._tell()
+
+    def _tell(self) -> None:
+        """There is something new to know: make its bytes, and begin a round."""
+        self._version += 1
+        frame = self.latest.frame if self.latest is not None else None
+        self._beat = beat = wire.heartbeat(self.board, frame, stale=self._stale)
+        if self.latest is None:
+            self._whole = beat
+        elif self._stale:
+            of_frame = self.latest.forms
+            self._whole = (of_frame[0] + beat[0], of_frame[1] + beat[1])
+        else:
+            self._whole = self.latest.forms
+        if self._clients:
             self._go_round(beat=False)
 
     def _merged(self) -> None:
@@ -165,40 +207,53 @@ class Hub:
             self._release(self._newest)
 
     def _go_round(self, *, beat: bool) -> None:
-        self._beat = beat
+        self._beating = beat
         self._left = len(self._clients)
         loop = asyncio.get_running_loop()
         self._quiet_since = loop.time()
         if self._round is None:
+            self._began = self._quiet_since
             self._round = loop.call_soon(self._sweep)
 
     def _sweep(self) -> None:
         """Offer the newest frame to the next batch of clients."""
-        latest = self.latest
-        if latest is None:
-            return  # never so: a round begins with a frame
+        whole, beat = self._whole, self._beat
+        if whole is None or beat is None:
+            return  # never so: a round begins with something to know
         if self._next >= len(self._clients):
             self._next = 0
         batch = self._clients[self._next : self._next + min(BATCH, self._left)]
-        version, wire = self._version, latest.wire
+        version, framed, beating = self._version, self._framed, self._beating
+        sent = skipped = 0
         for client in batch:
-            if client is None or client.paused:
+            if client is None:
+                continue
+            if client.paused:
+                skipped += client.version != version
                 continue
             try:
-                if client.version != version:
+                if client.version < framed:
                     client.version = version
-                    client.write(wire)
-                elif self._beat:
-                    client.write(latest.heartbeat)
+                    client.write(whole[client.form])
+                elif client.version != version or beating:
+                    client.version = version
+                    client.write(beat[client.form])
+                else:
+                    continue
+                sent += 1
             except Exception:
                 _log.exception("A client could not be written to; it is dropped, the others go on")
                 client.abort()
+        metrics.FRAMES.inc(sent)
+        metrics.SKIPPED.inc(skipped)
         self._next += len(batch)
         self._left -= len(batch)
+        loop = asyncio.get_running_loop()
         if self._left > 0:
-            self._round = asyncio.get_running_loop().call_soon(self._sweep)
+            self._round = loop.call_soon(self._sweep)
             return
         self._round = None
+        metrics.ROUND_SECONDS.observe(loop.time() - self._began)
         self._bury()
 
     def _bury(self) -> None:
@@ -220,7 +275,7 @@ class Hub:
         loop = asyncio.get_running_loop()
         if loop.time() >= self._quiet_since + HEARTBEAT_SECONDS:
             self._quiet_since = loop.time()
-            if self.latest is not None:
+            if self._beat is not None:
                 self._go_round(beat=True)
         self._heart = loop.call_at(self._quiet_since + HEARTBEAT_SECONDS, self._heartbeat)
 

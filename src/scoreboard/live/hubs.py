@@ -11,15 +11,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 
+from scoreboard import metrics
+from scoreboard.auth.origins import Origins
 from scoreboard.config import Config
 from scoreboard.live.hub import BATCH, Client, Hub
-from scoreboard.metrics import CONNECTIONS
+from scoreboard.live.members import Members
+from scoreboard.live.watcher import INVALID_TOKEN, Watcher
+from scoreboard.live.wire import TRANSPORTS
 from scoreboard.model import Frame
 
 STUCK_SECONDS = 30.0
 """A client that took nothing for so long while something waited for it is dropped."""
+AUTH_SECONDS = 5.0
+"""How long a client may take to say who it is, where that is asked."""
 CLOSE_SECONDS = 2.0
 """How long a client may take to answer our close frame, or to take the last bytes we wrote."""
 TICK_SECONDS = 1.0
@@ -30,8 +36,10 @@ _log = logging.getLogger(__name__)
 class Hubs:
     """The hubs of one process by board, with what they share."""
 
-    def __init__(self, config: Config) -> None:
-        self._hubs = {board: Hub(board) for board in config.boards}
+    def __init__(self, config: Config, members: Members) -> None:
+        self._hubs = {name: Hub(name, public=board.public) for name, board in config.boards.items()}
+        self.members = members
+        self.origins = Origins(config.web.origins)
         self._limit = config.live.connections
         self._rate = config.live.handshakes
         self._tokens = float(self._rate)
@@ -39,10 +47,13 @@ class Hubs:
         self._draining = False
         self._empty = asyncio.Event()
         self.connections = 0
-        """WebSocket connections, from the handshake to the end of the socket."""
+        """Watching clients, from the handshake to the end of the socket."""
+        self._through = [0] * len(TRANSPORTS)
+        """The same by transport."""
         # Since when, in order: a dict keeps it, and each is added with the time of now.
-        self._stuck: dict[Client, float] = {}
-        self._closing: dict[Client, float] = {}
+        self._stuck: dict[Watcher, float] = {}
+        self._unknown: dict[Watcher, float] = {}
+        self._closing: dict[Watcher, float] = {}
         self._tick: asyncio.TimerHandle | None = None
 
     def __iter__(self) -> Iterator[Hub]:
@@ -59,37 +70,54 @@ class Hubs:
             if hub is not None:
                 hub.publish(frame)
 
-    def admit(self) -> bool:
-        """May one more connection come in now? Counts it if so; ``gone`` gives the place back."""
+    def contact(self, board: str, there: bool) -> None:
+        """Say whether a board can be followed now."""
+        self._hubs[board].contact(there)
+
+    def admit(self, form: int) -> bool:
+        """May one more client of a form come in now? Counts it if so; ``gone`` gives the place back."""
         now = asyncio.get_running_loop().time()
         self._tokens = min(self._rate, self._tokens + (now - self._refilled) * self._rate)
         self._refilled = now
         if self._draining or self.connections >= self._limit or self._tokens < 1:
             return False
         self._tokens -= 1
-        self.connections += 1
-        CONNECTIONS.set(self.connections)
+        self._count(form, 1)
         return True
 
-    def gone(self, client: Client, *, admitted: bool) -> None:
+    def gone(self, client: Watcher, *, admitted: bool) -> None:
         """A connection has ended."""
-        self._stuck.pop(client, None)
-        self._closing.pop(client, None)
-        self.connections -= admitted
-        CONNECTIONS.set(self.connections)
+        for waiting in (self._stuck, self._unknown, self._closing):
+            waiting.pop(client, None)
+        if admitted:
+            self._count(client.form, -1)
         if not self.connections:
             self._empty.set()
 
-    def paused(self, client: Client) -> None:
+    def _count(self, form: int, number: int) -> None:
+        self.connections += number
+        self._through[form] += number
+        metrics.CONNECTIONS.labels(TRANSPORTS[form]).set(self._through[form])
+
+    def paused(self, client: Watcher) -> None:
         """A client does not take what was written to it; it has ``STUCK_SECONDS`` to do so."""
         self._stuck[client] = asyncio.get_running_loop().time()
         self._watch()
 
-    def resumed(self, client: Client) -> None:
+    def resumed(self, client: Watcher) -> None:
         """A client has taken all that was written to it."""
         self._stuck.pop(client, None)
 
-    def closing(self, client: Client) -> None:
+    def unknown(self, client: Watcher) -> None:
+        """A client has to say who it is; it has ``AUTH_SECONDS`` to do so."""
+        self._unknown[client] = asyncio.get_running_loop().time()
+        self._watch()
+
+    def known(self, client: Watcher) -> None:
+        """A client has said who it is; what becomes of that is the members' to say."""
+        self._unknown.pop(client, None)
+
+    def closing(self, client: Watcher) -> None:
         """A client is being closed; it has ``CLOSE_SECONDS`` to take part."""
         self._closing.setdefault(client, asyncio.get_running_loop().time())
         self._watch()
@@ -100,8 +128,8 @@ class Hubs:
         Returns when all are gone, or after ``deadline`` seconds with the rest cut off.
         """
         self._draining = True
-        for hub in self:
-            clients = hub.clients()
+        everybody: list[Sequence[Client]] = [*(hub.clients() for hub in self), list(self._unknown)]
+        for clients in everybody:
             for start in range(0, len(clients), BATCH):
                 for client in clients[start : start + BATCH]:
                     client.bye()
@@ -116,7 +144,7 @@ class Hubs:
 
     def close(self) -> None:
         """Cut off whoever is left and stop all timers."""
-        for client in [*self._closing, *(client for hub in self for client in hub.clients())]:
+        for client in [*self._closing, *self._unknown, *(client for hub in self for client in hub.clients())]:
             client.abort()
         for hub in self:
             hub.close()
@@ -132,15 +160,21 @@ class Hubs:
         """End whoever is past the deadline. The oldest come first, so this looks at nobody else."""
         self._tick = None
         now = asyncio.get_running_loop().time()
-        for waiting, seconds in ((self._stuck, STUCK_SECONDS), (self._closing, CLOSE_SECONDS)):
-            for client in list(_older(waiting, now - seconds)):
-                del waiting[client]
-                client.abort()
-        if self._stuck or self._closing:
+        for stuck in list(_older(self._stuck, now - STUCK_SECONDS)):
+            del self._stuck[stuck]
+            metrics.STUCK.inc()
+            stuck.abort()
+        for unknown in list(_older(self._unknown, now - AUTH_SECONDS)):
+            del self._unknown[unknown]
+            unknown.close(INVALID_TOKEN, "no token in time")
+        for closing in list(_older(self._closing, now - CLOSE_SECONDS)):
+            del self._closing[closing]
+            closing.abort()
+        if self._stuck or self._unknown or self._closing:
             self._watch()
 
 
-def _older(waiting: dict[Client, float], time: float) -> Iterator[Client]:
+def _older(waiting: dict[Watcher, float], time: float) -> Iterator[Watcher]:
     for client, since in waiting.items():
         if since > time:
             return

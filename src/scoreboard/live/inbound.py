@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
+import msgspec
 from msgspec import Struct
 from websockets.frames import Frame, Opcode
 from websockets.protocol import OPEN, SERVER, Protocol
@@ -41,6 +42,23 @@ class Heard(Struct):
     """The client broke the protocol."""
     complete: bool
     """Nothing unfinished is left; the ear is not needed any more."""
+
+
+class _Auth(Struct, tag="auth", tag_field="type", forbid_unknown_fields=True):
+    """The one message that a client may send: a user's token, or a service's key."""
+
+    token: str
+
+
+_decoder = msgspec.json.Decoder(_Auth)
+
+
+def token_in(message: str) -> str | None:
+    """The token that a message brings; ``None`` if it is no message of ours."""
+    try:
+        return _decoder.decode(message).token
+    except msgspec.DecodeError:
+        return None
 
 
 class Ear:
