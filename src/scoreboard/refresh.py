@@ -194,6 +194,8 @@ class Refresher:
                 continue
             upto = state.upto  # read before the rows: they hold all of it, and perhaps more
             position = await self._board.position(board)
+            if board in self._rebuilding:
+                continue  # another partition found out first
             if position is None:
                 self._rebuilding[board] = tasks.create_task(self._rebuild(board))
                 continue

@@ -105,7 +105,7 @@ def routes(services: Services, readers: Readers) -> list[HTTPRouteHandler]:
             known = await services.database.user(user, [board])
             if known is None:
                 raise Problem("unknown_user")
-            around = Around(board, user, known[0] or user, None, None, None, (), ())
+            around = Around(board, user, (not known[1] and known[0]) or user, None, None, None, (), ())
         return Response(around, headers=readers.headers(request, board))
 
     @route(

@@ -71,7 +71,7 @@ SELECT event_id, user_id, state, reason, points, boards, at, retry_at FROM state
 SELECT w.user_id, u.name, coalesce(u.hidden, false) AS hidden
 FROM (SELECT $1::text AS user_id) w LEFT JOIN users u ON u.user_id = w.user_id
 WHERE u.user_id IS NOT NULL
-   OR EXISTS (SELECT FROM scores s WHERE s.board = ANY($2::text[]) AND s.period = 'all' AND s.user_id = $1 AND s.standing);
+   OR EXISTS (SELECT FROM scores s WHERE s.board = ANY($2::text[]) AND s.period = 'all' AND s.user_id = $1);
 
 -- changed_rows: one board's current rows of all users that the log touched after a place in it
 SELECT s.user_id, s.score, s.reached, greatest(s.changed, coalesce(u.changed, 0)) AS changed,

@@ -1,0 +1,314 @@
+"""Moderation and undoing as an operator does it: over HTTP and from the command line; every board follows."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import pytest
+
+from conftest import Deploy
+from deployment import Deployment, bearer, frame_with, submit, watching
+from processes import COMMAND, environment, started
+from scoreboard.auth.key_acts import create_key
+from scoreboard.config import Action, Board, Config, Quarantine, Queue
+from scoreboard.database import Database
+from scoreboard.model import SCORE_LIMIT, Scope, event_id_of_action
+
+ACTIONS = {
+    "point": Action(points=1),
+    "big": Action(points=SCORE_LIMIT),
+    "loss": Action(points=-5),
+    "win": Action(points=10, quarantine=Quarantine(points_per_hour=10)),
+}
+
+
+class Moderated:
+    """A running deployment, a service and an admin."""
+
+    def __init__(self, deployment: Deployment, service: httpx.AsyncClient, admin: str) -> None:
+        self.deployment, self.service, self.admin = deployment, service, bearer(admin)
+
+    async def act(self, what: str, **body: Any) -> dict[str, Any]:
+        """Carry out an act; its answer."""
+        answer = await self.service.post(f"/admin/{what}", json=body, headers=self.admin)
+        assert answer.status_code == 200, answer.text
+        found: dict[str, Any] = answer.json()
+        return found
+
+    async def line(self, user: str) -> dict[str, Any]:
+        """A user's own line."""
+        found: dict[str, Any] = (await self.service.get(f"/boards/main/users/{user}")).json()
+        return found
+
+    async def state(self, event: str) -> Any:
+        """What became of an event."""
+        return (await self.service.get(f"/events/{event}")).json()["status"]
+
+    async def score(self, user: str, *actions: str) -> list[str]:
+        """Report actions; their event ids."""
+        return [(await submit(self.service, user, action)).json()["eventId"] for action in actions]
+
+
+@pytest.fixture(scope="module", params=[1, 3], ids=["1 partition", "3 partitions"])
+async def place(deploy: Deploy, request: pytest.FixtureRequest) -> Any:
+    config = Config(actions=ACTIONS, boards={"main": Board()}, queue=Queue(partitions=request.param))
+    deployment = await deploy(config)
+    admin = await deployment.make_key(Scope.ADMIN)
+    async with deployment.running() as client:
+        yield Moderated(deployment, client, admin)
+
+
+async def test_a_ban_refuses_what_comes_after_it_and_an_unban_judges_nothing_anew(place: Moderated) -> None:
+    await place.score("ban", "point:1")
+    assert (await place.act("ban", userId="ban", reason="cheats"))["users"] == 1
+    refused = (await submit(place.service, "ban", "point:2")).json()
+    assert (refused["status"], refused["reason"]) == ("rejected", "banned")
+    await place.act("unban", userId="ban")
+    assert (await submit(place.service, "ban", "point:2")).json() == refused
+    assert (await submit(place.service, "ban", "point:3")).json()["boards"]["main"]["score"] == 2
+
+
+async def test_a_hidden_user_has_no_rank_and_ranks_close_up_at_once(place: Moderated) -> None:
+    await place.score("hid-a", "big:1")
+    await place.score("hid-b", "big:1")
+    before = (await place.line("hid-b"))["rank"]
+    await place.act("hide", userId="hid-a")
+    hidden = await place.line("hid-a")
+    assert (hidden["rank"], hidden["score"]) == (None, None)
+    assert (await place.line("hid-b"))["rank"] == before - 1
+    await place.act("show", userId="hid-a")
+    assert (await place.line("hid-b"))["rank"] == before
+    assert (await place.line("hid-a"))["score"] == SCORE_LIMIT
+
+
+async def test_after_a_revocation_all_is_as_if_the_event_had_never_been(place: Moderated) -> None:
+    first, second = await place.score("rev", "point:1", "point:2")
+    done = await place.act("revoke", eventId=second, reason="by mistake")
+    assert (done["status"], done["events"], done["users"]) == ("applied", 1, 1)
+    assert ((await place.line("rev"))["score"], await place.state(second)) == (1, "revoked")
+    assert (await submit(place.service, "rev", "point:2")).json()["status"] == "revoked"
+    assert (await place.act("revoke", eventId=second))["events"] == 0
+    await place.act("revoke", eventId=first)
+    assert (await place.line("rev"))["rank"] is None
+    await place.act("restore", userId="rev")
+    assert (await place.line("rev"))["score"] == 2
+
+
+async def test_an_event_may_be_revoked_before_it_comes(place: Moderated) -> None:
+    event = str(event_id_of_action("plant", "point:1"))
+    assert (await place.act("revoke", eventId=event))["events"] == 0
+    assert (await submit(place.service, "plant", "point:1")).json()["status"] == "revoked"
+    assert (await place.line("plant")).get("code") == "unknown_user"
+    await place.act("restore", eventId=event)
+    assert ((await place.line("plant"))["score"], await place.state(event)) == (1, "applied")
+    other = str(event_id_of_action("plant", "point:2"))
+    await place.act("revoke", eventId=other)
+    await place.act("restore", eventId=other)
+    assert (await submit(place.service, "plant", "point:2")).json()["status"] == "applied"
+
+
+async def test_what_is_held_back_is_released_or_rejected(place: Moderated) -> None:
+    events = await place.score("held", "win:1", "win:2", "win:3")
+    listed = (await place.service.get("/admin/held", headers=place.admin)).json()["events"]
+    assert [one["eventId"] for one in listed if one["userId"] == "held"] == events[1:]
+    assert (await place.act("release", eventId=events[1]))["events"] == 1
+    assert (await place.act("reject", userId="held"))["events"] == 1
+    assert [await place.state(event) for event in events] == ["applied", "applied", "rejected"]
+    assert (await place.line("held"))["score"] == 20
+    assert (await place.act("release", userId="held"))["events"] == 0
+    assert (await place.act("revoke", eventId=events[1]))["events"] == 1
+    assert (await place.act("restore", eventId=events[1]))["events"] == 1
+    assert (await place.line("held"))["score"] == 20
+
+
+async def test_all_events_of_a_key_are_undone_and_a_dry_run_tells_before(place: Moderated) -> None:
+    async with Database.open(place.deployment.database_url) as database:
+        key_id, key = await create_key(database, "stolen", [Scope.SCORE_WRITE])
+    users = [f"key-{n}" for n in range(8)]
+    for user in users:
+        await place.score(user, "point:1")
+        assert (await submit(place.service, user, "point:2", credentials=key)).status_code == 200
+    trial = await place.act("revoke", keyId=key_id, dryRun=True)
+    assert (trial["events"], trial["users"]) == (8, 8)
+    assert [(d["userId"], d["score"], d["scoreAfter"]) for d in trial["differences"]] == [
+        (user, 2, 1) for user in users
+    ]
+    assert (await place.line("key-0"))["score"] == 2, "a dry run changes nothing"
+    assert (await place.act("revoke", keyId=key_id, reason="stolen"))["events"] == 8
+    assert [(await place.line(user))["score"] for user in users] == [1] * 8
+
+
+async def test_a_time_range_is_from_and_with_its_beginning_to_before_its_end(place: Moderated) -> None:
+    for n in range(3):
+        await place.score("time", f"point:{n}")
+    rows = (await place.service.get("/users/time/events")).json()["events"]
+    async with place.deployment.database() as connection:
+        at = await connection.fetchval("SELECT at FROM events WHERE event_id = $1", rows[1]["eventId"])
+        last = await connection.fetchval("SELECT at FROM events WHERE event_id = $1", rows[0]["eventId"])
+    done = await place.act("revoke", userId="time", since=at.isoformat(), until=last.isoformat())
+    assert done["events"] == 1
+    assert await place.state(rows[1]["eventId"]) == "revoked"
+
+
+async def test_an_undoing_that_would_leave_the_range_leaves_that_user_as_is(place: Moderated) -> None:
+    events = await place.score("range", "loss:1", "big:1")
+    over = (await submit(place.service, "range", "loss:2")).json()
+    assert over["boards"]["main"]["score"] == SCORE_LIMIT - 10
+    await place.score("range", *(f"point:{n}" for n in range(10)))
+    assert (await place.act("revoke", eventId=events[0]))["events"] == 0
+    assert (await place.line("range"))["score"] == SCORE_LIMIT
+    assert (await submit(place.service, "range", "loss:3")).json()["status"] == "applied"
+
+
+async def test_a_history_explains_the_score_row_by_row(place: Moderated) -> None:
+    first, second = await place.score("tell", "point:1", "point:2")
+    await place.act("revoke", eventId=second)
+    answer = await place.service.get("/users/tell/events", params={"limit": 2})
+    told = answer.json()
+    assert [(e["outcome"], e["boards"]["main"]) for e in told["events"]] == [
+        ("revoked", {"change": -1, "score": 1}),
+        ("applied", {"change": 1, "score": 2}),
+    ]
+    assert told["events"][0]["amends"] == second
+    rest = (await place.service.get("/users/tell/events", params={"cursor": told["next"]})).json()
+    assert [e["eventId"] for e in rest["events"]] == [first]
+    own = await place.service.get("/users/tell/events", headers=bearer(place.deployment.token("tell")))
+    assert "principal" not in own.json()["events"][0], "whose key it was is not the user's to know"
+    other = await place.service.get("/users/tell/events", headers=bearer(place.deployment.token("rev")))
+    assert other.json()["code"] == "user_mismatch"
+
+
+async def test_every_act_is_in_the_audit_which_only_grows(place: Moderated) -> None:
+    await place.act("hide", userId="aud", reason="rude name")
+    acts = (await place.service.get("/admin/audit", headers=place.admin)).json()["acts"]
+    newest = acts[0]
+    assert (newest["what"], newest["target"], newest["why"]) == ("hide", "aud", "rude name")
+    assert newest["who"].startswith("key:k_")
+    assert newest["keyName"] == "test"
+    older = await place.service.get(
+        "/admin/audit", params={"before": newest["number"], "limit": 1}, headers=place.admin
+    )
+    assert older.json()["acts"] == acts[1:2]
+    async with place.deployment.database() as connection:
+        for table in ("audit", "events"):
+            for statement in ("DELETE FROM {}", "TRUNCATE {}", "UPDATE {} SET at = now()"):
+                with pytest.raises(Exception, match="only grows"):
+                    await connection.execute(statement.format(table))
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "code"),
+    [
+        ("ban", {}, "invalid_field"),
+        ("ban", {"userId": ""}, "invalid_field"),
+        ("ban", {"userId": "a", "points": 3}, "unknown_field"),
+        ("ban", {"userId": "a", "reason": "x" * 501}, "invalid_field"),
+        ("revoke", {}, "invalid_field"),
+        ("revoke", {"reason": "all of it"}, "invalid_field"),
+        ("revoke", {"eventId": "1"}, "invalid_field"),
+        ("revoke", {"keyId": ""}, "invalid_field"),
+        ("revoke", {"since": "2026-11-26T00:00:00"}, "invalid_field"),
+        ("revoke", {"since": "yesterday"}, "invalid_field"),
+    ],
+)
+async def test_an_act_that_says_too_little_is_refused(
+    place: Moderated, path: str, body: dict[str, Any], code: str
+) -> None:
+    answer = await place.service.post(f"/admin/{path}", json=body, headers=place.admin)
+    assert (answer.status_code, answer.json()["code"]) == (400, code)
+
+
+@pytest.mark.parametrize(
+    "act", ["ban", "unban", "hide", "show", "revoke", "restore", "release", "reject", "held", "audit"]
+)
+async def test_only_an_admin_moderates(place: Moderated, act: str) -> None:
+    body = {"userId": "x"}
+    for who in (bearer(place.deployment.key), bearer(place.deployment.token("x"))):
+        if act in ("held", "audit"):
+            answer = await place.service.get(f"/admin/{act}", headers=who)
+        else:
+            answer = await place.service.post(f"/admin/{act}", json=body, headers=who)
+        assert (answer.status_code, answer.json()["code"]) == (403, "insufficient_scope")
+
+
+async def test_every_screen_follows_a_revocation_at_once(deploy: Deploy) -> None:
+    deployment = await deploy()
+    admin = bearer(await deployment.make_key(Scope.ADMIN))
+    async with deployment.running() as client, watching(client) as socket:
+        await submit(client, "ann", "point:1")
+        event = (await submit(client, "bob", "point:1")).json()["eventId"]
+        await frame_with(socket, [("ann", 1), ("bob", 1)])
+        answer = await client.post("/admin/revoke", json={"eventId": event}, headers=admin)
+        assert answer.json()["events"] == 1
+        await frame_with(socket, [("ann", 1)])
+
+
+async def test_the_log_replayed_gives_the_same_ledger(deploy: Deploy) -> None:
+    config = Config(actions=ACTIONS)
+    deployment = await deploy(config)
+    admin = bearer(await deployment.make_key(Scope.ADMIN))
+    tables = ("SELECT * FROM events ORDER BY 1", "SELECT * FROM scores ORDER BY 1, 3", "SELECT * FROM counts")
+    async with deployment.serving() as client:
+        async with deployment.working():
+            for n in range(3):
+                await submit(client, "ann", f"win:{n}")
+            await client.post("/admin/revoke", json={"eventId": str(uuid4())}, headers=admin)
+            await client.post("/admin/release", json={"userId": "ann"}, headers=admin)
+            await client.post("/admin/revoke", json={"userId": "ann"}, headers=admin)
+            await client.post("/admin/restore", json={"userId": "ann"}, headers=admin)
+            await submit(client, "ann", "win:9")
+        async with deployment.database() as connection:
+            before = [await connection.fetch(query) for query in tables]
+            await connection.execute("ALTER TABLE events DISABLE TRIGGER only_grows")
+            await connection.execute("DELETE FROM events")
+            await connection.execute("TRUNCATE scores, counts, planted, commands")
+            await connection.execute("UPDATE cursor SET last = 0, last_at = 'epoch'")
+            async with deployment.working():
+                again = (await submit(client, "ann", "win:9")).json()
+                assert again["status"] == "quarantined"
+                after = [await connection.fetch(query) for query in tables]
+    assert after == before
+
+
+async def test_the_command_line_does_the_same(tmp_path: Path) -> None:
+    async def run(*arguments: str) -> str:
+        process = await asyncio.create_subprocess_exec(
+            *(*COMMAND, *arguments, "--data", str(tmp_path / "data")),
+            env=environment({}),
+            cwd=tmp_path,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        out, err = await process.communicate()
+        assert process.returncode == 0, err.decode()
+        return out.decode()
+
+    async with started("up", "--port", "0", "--data", str(tmp_path / "data"), cwd=tmp_path) as up:
+        await up.ready()
+        await run("score", "ann", "point:1")
+        assert await run("ban", "ann", "--reason", "cheats") == "ann is banned\n"
+        assert "banned" in await run("score", "ann", "point:2")
+        assert await run("unban", "ann") == "ann is no longer banned\n"
+        assert await run("hide", "ann") == "ann is hidden\n"
+        assert await run("show", "ann") == "ann is shown\n"
+        dry = await run("revoke", "--user", "ann", "--dry-run")
+        assert dry == "1 events of 1 users would be revoked\n  main  ann: 1 -> 0\n"
+        assert await run("revoke", "--user", "ann") == "1 events of 1 users revoked\n"
+        assert await run("restore", "--user", "ann") == "1 events of 1 users restored\n"
+        told = [line.split("  ")[2] for line in (await run("explain", "ann")).splitlines()]
+        assert told == [
+            "applied",
+            "revoked",
+            "rejected (banned)",
+            "applied",
+        ]
+        acts = [line.split("  ")[2] for line in (await run("audit")).splitlines()]
+        assert [act for act in acts if not act.startswith("key")] == [
+            "restore", "revoke", "show", "hide", "unban", "ban",
+        ]  # fmt: skip
+        assert await run("held") == ""
+        assert "ledger = totals = board" in await run("verify")
