@@ -338,16 +338,19 @@ class Model:
         self.paused = self.gone = False
         self.capacity = self.room = capacity
         self.at = 0
+        self.stale = False
 
     def write(self, data: bytes) -> None:
         assert not self.paused
         assert not self.gone
         if not data:
             return
-        got = msgspec.json.decode(data[data.index(b"{") :])
-        if got["type"] == "board":
-            assert got["seq"] > self.at
-            self.at = got["seq"]
+        for text in data.split(b'{"type"')[1:]:
+            got = msgspec.json.decode(b'{"type"' + text[: text.rindex(b"}") + 1])
+            if got["type"] == "board":
+                assert got["seq"] > self.at
+                self.at = got["seq"]
+            self.stale = "stale" in got
         self.room -= 1
         self.paused = self.room <= 0  # as a transport does: within write()
 
@@ -363,7 +366,8 @@ class Model:
 
 Steps = st.lists(
     st.tuples(
-        st.sampled_from(("publish", "join", "leave", "resume", "beat", "turn", "settle")), st.integers(0, 99)
+        st.sampled_from(("publish", "join", "leave", "resume", "beat", "lose", "find", "turn", "settle")),
+        st.integers(0, 99),
     ),
     min_size=30,  # short lists, which hypothesis prefers, hardly ever leave in the middle of a round
     max_size=120,
@@ -397,6 +401,8 @@ async def test_whatever_happens_during_a_round_nobody_is_forgotten(steps: list[t
                 chosen.resume()
             elif step == "beat" and clients:
                 board._go_round(beat=True)
+            elif step in ("lose", "find"):
+                board.contact(there=step == "find")
             elif step == "turn":
                 await asyncio.sleep(0)
             elif step == "settle":
@@ -404,7 +410,8 @@ async def test_whatever_happens_during_a_round_nobody_is_forgotten(steps: list[t
                     await asyncio.sleep(0)
             if board._round is None and board.latest is not None:
                 shown = board.latest.frame.seq
-                assert all(client.at == shown for client in clients if not client.paused)
+                ready = [client for client in clients if not client.paused]
+                assert all((client.at, client.stale) == (shown, board._stale) for client in ready)
             assert len(board) == len(clients)
             assert {id(client) for client in board.clients()} == {id(client) for client in clients}
         seq += 1
