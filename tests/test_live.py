@@ -17,9 +17,9 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from scoreboard.live import Hub, hub, hubs, listen, raise_file_limit
-from scoreboard.live.wire import WEBSOCKET
+from scoreboard.live.wire import EVENTS, WEBSOCKET
 from scoreboard.model import Frame
-from watching import PATIENCE, Raw, Serving, frame, serving, until
+from watching import PATIENCE, Raw, Serving, Stream, frame, serving, until
 
 
 @pytest.fixture
@@ -170,9 +170,9 @@ async def test_a_client_that_never_reads_holds_up_nobody_and_ends_on_the_last_fr
             assert (await received(quick))["seq"] == seq
             assert stalled._transport.get_write_buffer_size() < size + 10
         assert stalled.paused
-        seen = [(await slow.board())["seq"]]
+        seen = [(await slow.message())["seq"]]
         while seen[-1] < last:
-            seen.append((await slow.board())["seq"])
+            seen.append((await slow.message())["seq"])
         assert seen == sorted(set(seen))
         assert (
             len(seen) < last / 4
@@ -292,11 +292,15 @@ async def test_every_client_only_goes_forward_and_ends_on_the_last_frame(
         mine = random.Random(number)  # noqa: S311
         at = ("", 0)
         while True:
-            path = f"/boards/main/live?epoch={at[0]}&seq={at[1]}"
-            async with await Raw.watch(live, path, receive_buffer=4_096) as client:
+            if number % 3:
+                path = f"/boards/main/live?epoch={at[0]}&seq={at[1]}"
+                client: Raw | Stream = await Raw.watch(live, path, receive_buffer=4_096)
+            else:
+                client = await Stream.ask(live.address, Last_Event_ID=f"{at[0]}:{at[1]}")
+            async with client:
                 first = True
                 while True:
-                    got = await client.board()
+                    got = await client.message()
                     here = (got["epoch"], got["seq"])
                     # On the way only forward; on coming back, where it was or further on.
                     assert here > at or (first and here == at)
@@ -364,6 +368,12 @@ class Model:
         raise AssertionError("a write failed")
 
 
+class Streaming(Model):
+    """The same over Server-Sent Events."""
+
+    form = EVENTS
+
+
 Steps = st.lists(
     st.tuples(
         st.sampled_from(("publish", "join", "leave", "resume", "beat", "lose", "find", "turn", "settle")),
@@ -391,7 +401,8 @@ async def test_whatever_happens_during_a_round_nobody_is_forgotten(steps: list[t
                 seq += 1
                 board.publish(frame(seq))
             elif step == "join":
-                clients.append(Model(board, capacity=1 + number % 10))
+                kind = Streaming if number % 2 else Model
+                clients.append(kind(board, capacity=1 + number % 10))
                 board.join(clients[-1])
             elif step == "leave" and chosen is not None:
                 board.leave(chosen)

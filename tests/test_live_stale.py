@@ -28,50 +28,50 @@ async def live() -> AsyncIterator[Serving]:
 async def test_who_watches_is_told_and_who_joins_gets_the_last_frame_with_it(live: Serving) -> None:
     live.hub.publish(frame(1))
     async with await Raw.watch(live) as socket, await Stream.ask(live.address) as stream:
-        assert [(await one())["type"] for one in (socket.board, stream.message)] == ["board", "board"]
+        assert [(await one())["type"] for one in (socket.message, stream.message)] == ["board", "board"]
         live.hub.contact(there=False)
-        assert await socket.board() == await stream.message() == STALE
+        assert await socket.message() == await stream.message() == STALE
         live.hub.contact(there=False)  # said again and again
         async with (
             await Raw.watch(live) as late,
             await Raw.watch(live, "/boards/main/live?epoch=e1&seq=1") as back,
             await Stream.ask(live.address) as behind,
         ):
-            assert (await late.board())["type"] == "board"
-            assert await late.board() == STALE
-            assert await back.board() == STALE
+            assert (await late.message())["type"] == "board"
+            assert await late.message() == STALE
+            assert await back.message() == STALE
             assert (await behind.message())["type"] == "board"
             assert await behind.message() == STALE
             live.hub.contact(there=True)
-            for said in (socket.board, stream.message, late.board, back.board, behind.message):
+            for said in (socket.message, stream.message, late.message, back.message, behind.message):
                 assert await said() == HEARTBEAT
         live.hub.contact(there=True)
         live.hub.contact(there=False)
-        assert await socket.board() == STALE
+        assert await socket.message() == STALE
         live.hub.publish(frame(2))
-        assert (await socket.board())["type"] == "board"
+        assert (await socket.message())["type"] == "board"
         live.hub.contact(there=True)
         live.hub.contact(there=False)
-        assert await socket.board() == STALE | {"seq": 2}
+        assert await socket.message() == STALE | {"seq": 2}
 
 
 async def test_before_the_first_frame_a_screen_knows_that_it_waits(live: Serving) -> None:
     async with await Raw.watch(live) as socket:
         live.hub.contact(there=False)
-        assert await socket.board() == STALE | {"epoch": "", "seq": 0}
+        assert await socket.message() == STALE | {"epoch": "", "seq": 0}
         async with await Raw.watch(live) as late:
-            assert await late.board() == STALE | {"epoch": "", "seq": 0}
+            assert await late.message() == STALE | {"epoch": "", "seq": 0}
             live.hub.publish(frame(1))
-            assert [(await one.board())["seq"] for one in (socket, late)] == [1, 1]
+            assert [(await one.message())["seq"] for one in (socket, late)] == [1, 1]
 
 
 async def test_heartbeats_say_it_while_it_lasts(live: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hub, "HEARTBEAT_SECONDS", 0.05)
     live.hub.publish(frame(1))
     async with await Raw.watch(live) as socket:
-        await socket.board()
+        await socket.message()
         live.hub.contact(there=False)
-        assert [await socket.board() for _ in range(3)] == [STALE] * 3
+        assert [await socket.message() for _ in range(3)] == [STALE] * 3
 
 
 async def test_a_client_that_could_not_take_it_knows_it_when_it_can(
@@ -87,7 +87,7 @@ async def test_a_client_that_could_not_take_it_knows_it_when_it_can(
             live.hub.publish(frame(seq, rows=100))
             await until(lambda: live.hub._merging is None)
         live.hub.contact(there=False)
-        while "stale" not in (last := await slow.board()):
+        while "stale" not in (last := await slow.message()):
             assert last["type"] == "board"
         assert last == STALE | {"seq": seq}
 
@@ -118,21 +118,21 @@ async def test_screens_outlive_the_server_and_heal_within_a_second_of_its_return
     async with running(tmp_path) as server, board_on(server) as board, following(board) as live:
         await told(board, row("a", 1, 1))
         async with await Raw.watch(live, f"/boards/{NAME}/live") as client:
-            while (await client.board())["total"] != 1:
+            while (await client.message())["total"] != 1:
                 pass
             server.signal(how)
-            lost = await client.board()
+            lost = await client.message()
             assert (lost["type"], lost["stale"]) == ("heartbeat", True)
             if how == signal.SIGSTOP:
                 server.signal(signal.SIGCONT)
                 async with asyncio.timeout(1.0 + watching.AGAIN_SECONDS[1]):
-                    assert await client.board() == {name: lost[name] for name in lost if name != "stale"}
+                    assert await client.message() == {name: lost[name] for name in lost if name != "stale"}
             else:
                 await server.kill()
                 await server.start()
                 await board.rebuild(NAME, upto={0: 0}, rows=chunks([row("a", 7, 7)]))
                 async with asyncio.timeout(1.0 + watching.AGAIN_SECONDS[1]):
-                    while (healed := await client.board())["type"] != "board":
+                    while (healed := await client.message())["type"] != "board":
                         pass
                 assert healed["top"][0]["score"] == 7
 
