@@ -17,9 +17,9 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from scoreboard.live import Hub, hub, hubs, listen, raise_file_limit
-from scoreboard.live.wire import WEBSOCKET
+from scoreboard.live.wire import EVENTS, WEBSOCKET
 from scoreboard.model import Frame
-from watching import PATIENCE, Raw, Serving, frame, serving, until
+from watching import PATIENCE, Raw, Serving, Stream, frame, serving, until
 
 
 @pytest.fixture
@@ -170,9 +170,9 @@ async def test_a_client_that_never_reads_holds_up_nobody_and_ends_on_the_last_fr
             assert (await received(quick))["seq"] == seq
             assert stalled._transport.get_write_buffer_size() < size + 10
         assert stalled.paused
-        seen = [(await slow.board())["seq"]]
+        seen = [(await slow.message())["seq"]]
         while seen[-1] < last:
-            seen.append((await slow.board())["seq"])
+            seen.append((await slow.message())["seq"])
         assert seen == sorted(set(seen))
         assert (
             len(seen) < last / 4
@@ -292,11 +292,15 @@ async def test_every_client_only_goes_forward_and_ends_on_the_last_frame(
         mine = random.Random(number)  # noqa: S311
         at = ("", 0)
         while True:
-            path = f"/boards/main/live?epoch={at[0]}&seq={at[1]}"
-            async with await Raw.watch(live, path, receive_buffer=4_096) as client:
+            if number % 3:
+                path = f"/boards/main/live?epoch={at[0]}&seq={at[1]}"
+                client: Raw | Stream = await Raw.watch(live, path, receive_buffer=4_096)
+            else:
+                client = await Stream.ask(live.address, Last_Event_ID=f"{at[0]}:{at[1]}")
+            async with client:
                 first = True
                 while True:
-                    got = await client.board()
+                    got = await client.message()
                     here = (got["epoch"], got["seq"])
                     # On the way only forward; on coming back, where it was or further on.
                     assert here > at or (first and here == at)
@@ -338,16 +342,19 @@ class Model:
         self.paused = self.gone = False
         self.capacity = self.room = capacity
         self.at = 0
+        self.stale = False
 
     def write(self, data: bytes) -> None:
         assert not self.paused
         assert not self.gone
         if not data:
             return
-        got = msgspec.json.decode(data[data.index(b"{") :])
-        if got["type"] == "board":
-            assert got["seq"] > self.at
-            self.at = got["seq"]
+        for text in data.split(b'{"type"')[1:]:
+            got = msgspec.json.decode(b'{"type"' + text[: text.rindex(b"}") + 1])
+            if got["type"] == "board":
+                assert got["seq"] > self.at
+                self.at = got["seq"]
+            self.stale = "stale" in got
         self.room -= 1
         self.paused = self.room <= 0  # as a transport does: within write()
 
@@ -361,9 +368,16 @@ class Model:
         raise AssertionError("a write failed")
 
 
+class Streaming(Model):
+    """The same over Server-Sent Events."""
+
+    form = EVENTS
+
+
 Steps = st.lists(
     st.tuples(
-        st.sampled_from(("publish", "join", "leave", "resume", "beat", "turn", "settle")), st.integers(0, 99)
+        st.sampled_from(("publish", "join", "leave", "resume", "beat", "lose", "find", "turn", "settle")),
+        st.integers(0, 99),
     ),
     min_size=30,  # short lists, which hypothesis prefers, hardly ever leave in the middle of a round
     max_size=120,
@@ -387,7 +401,8 @@ async def test_whatever_happens_during_a_round_nobody_is_forgotten(steps: list[t
                 seq += 1
                 board.publish(frame(seq))
             elif step == "join":
-                clients.append(Model(board, capacity=1 + number % 10))
+                kind = Streaming if number % 2 else Model
+                clients.append(kind(board, capacity=1 + number % 10))
                 board.join(clients[-1])
             elif step == "leave" and chosen is not None:
                 board.leave(chosen)
@@ -397,6 +412,8 @@ async def test_whatever_happens_during_a_round_nobody_is_forgotten(steps: list[t
                 chosen.resume()
             elif step == "beat" and clients:
                 board._go_round(beat=True)
+            elif step in ("lose", "find"):
+                board.contact(there=step == "find")
             elif step == "turn":
                 await asyncio.sleep(0)
             elif step == "settle":
@@ -404,7 +421,8 @@ async def test_whatever_happens_during_a_round_nobody_is_forgotten(steps: list[t
                     await asyncio.sleep(0)
             if board._round is None and board.latest is not None:
                 shown = board.latest.frame.seq
-                assert all(client.at == shown for client in clients if not client.paused)
+                ready = [client for client in clients if not client.paused]
+                assert all((client.at, client.stale) == (shown, board._stale) for client in ready)
             assert len(board) == len(clients)
             assert {id(client) for client in board.clients()} == {id(client) for client in clients}
         seq += 1

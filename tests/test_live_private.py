@@ -45,14 +45,14 @@ async def test_a_private_board_opens_to_a_token_as_first_message(live: Serving) 
         await client.send(9, b"still nothing")
         assert await client.receive() == (10, b"still nothing")
         await client.send(1, said(token()))
-        assert (await client.board())["board"] == "inner"
+        assert (await client.message())["board"] == "inner"
         inner = live.hubs.get("inner")
         assert inner is not None
         inner.publish(frame(2, board="inner"))
-        assert (await client.board())["seq"] == 2
+        assert (await client.message())["seq"] == 2
     async with await Raw.watch(live, LIVE + "?epoch=e1&seq=2") as client:
         await client.send(1, said(token()))
-        assert (await client.board())["type"] == "heartbeat"
+        assert (await client.message())["type"] == "heartbeat"
 
 
 async def test_a_token_in_the_address_opens_nothing(live: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,7 +137,7 @@ async def test_a_private_board_is_for_pages_of_trusted_origins_alone(
         assert (await client.ask(LIVE, **headers))[0] == 101
         if may:
             await client.send(1, said(token()))
-            assert (await client.board())["board"] == "inner"
+            assert (await client.message())["board"] == "inner"
         else:
             assert (await client.closed())[0] == 4403
     for path in (EVENTS, "/boards/inner"):
@@ -149,7 +149,7 @@ async def test_a_private_board_is_for_pages_of_trusted_origins_alone(
             assert shared == (origin if may else None)
     async with await Raw.connect(live) as client:  # a public one is for all
         assert (await client.ask("/boards/main/live", **headers))[0] == 101
-        assert (await client.board())["board"] == "main"
+        assert (await client.message())["board"] == "main"
 
 
 async def test_reads_of_a_private_board_want_authorization(live: Serving) -> None:
@@ -197,7 +197,7 @@ async def test_who_expires_is_told_so_on_both_transports(
     ):
         await client.send(1, said(short))
         await other.send(1, said(short))
-        assert [(await one.board())["seq"] for one in (client, other, anyone)] == [1, 1, 1]
+        assert [(await one.message())["seq"] for one in (client, other, anyone)] == [1, 1, 1]
         assert (await stream.message())["seq"] == 1
         await other.send(1, said(token("bob", 3_000)))  # a new token, in time
         await until(lambda: len(live.hubs.members._members) == 2)
@@ -208,11 +208,11 @@ async def test_who_expires_is_told_so_on_both_transports(
         assert await stream.message() == {"type": "bye", "code": 4004, "retryAfter": 0}
         assert await stream.rest() == b""
         live.hub.publish(frame(2))
-        assert (await anyone.board())["seq"] == 2
+        assert (await anyone.message())["seq"] == 2
         inner = live.hubs.get("inner")
         assert inner is not None
         inner.publish(frame(2, board="inner"))
-        while (await other.board())["type"] != "board":
+        while (await other.message())["type"] != "board":
             pass
     await until(lambda: not live.hubs.members._members)
     assert not live.hubs.members._lines._lines
@@ -221,7 +221,7 @@ async def test_who_expires_is_told_so_on_both_transports(
 async def test_draining_reaches_those_who_have_not_said_who_they_are(live: Serving) -> None:
     async with await Raw.watch(live, LIVE) as client:
         draining = asyncio.create_task(live.hubs.drain(1.0))
-        assert (await client.board())["type"] == "bye"
+        assert (await client.message())["type"] == "bye"
         assert (await client.closed())[0] == 4001
         await client.send(8, b"\x0f\xa1")
         await draining

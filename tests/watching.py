@@ -80,8 +80,9 @@ async def serving(
     handshakes: int = 5_000,
     boards: tuple[str, ...] = ("main",),
     private: tuple[str, ...] = (),
+    patience: float = 10.0,
 ) -> AsyncIterator[Serving]:
-    """A server process without engines, on a tuned socket."""
+    """A server process without engines, on a tuned socket. It waits ``patience`` seconds for a request."""
     config = Config(
         boards=dict.fromkeys(boards, Board()) | dict.fromkeys(private, Board(public=False)),
         live=Live(connections=connections, handshakes=handshakes),
@@ -93,7 +94,7 @@ async def serving(
         members = Members(auth, Lines(board, list(config.boards)))
         running = tasks.create_task(members.run())
         hubs = Hubs(config, members)
-        deadlines = Deadlines(connections)
+        deadlines = Deadlines(connections, patience, tick=patience / 10)
         app = Application(Services(config=config, database=database, board=board, hubs=hubs, auth=auth))
         settings = {"ws": protocol(hubs), "http": http(deadlines), "lifespan": "off", "log_config": None}
         server = uvicorn.Server(uvicorn.Config(app, **settings))  # type: ignore[arg-type]
@@ -231,7 +232,7 @@ class Raw:
             (length,) = struct.unpack("!Q", await self._take(8))
         return first & 0x0F, await self._take(length)
 
-    async def board(self) -> Any:
+    async def message(self) -> Any:
         """The next frame, which is a text frame, as JSON."""
         opcode, payload = await self.receive()
         assert opcode == 1, (opcode, payload)

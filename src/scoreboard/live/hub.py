@@ -116,7 +116,7 @@ class Hub:
         if self._merging is None:
             self._release(frame)
 
-    def contact(self, there: bool) -> None:
+    def contact(self, *, there: bool) -> None:
         """Say whether the board can be followed now; all who watch are told when that changes."""
         if there == self._stale:
             self._stale = not there

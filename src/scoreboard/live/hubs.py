@@ -72,7 +72,7 @@ class Hubs:
 
     def contact(self, board: str, there: bool) -> None:
         """Say whether a board can be followed now."""
-        self._hubs[board].contact(there)
+        self._hubs[board].contact(there=there)
 
     def admit(self, form: int) -> bool:
         """May one more client of a form come in now? Counts it if so; ``gone`` gives the place back."""
