@@ -115,6 +115,9 @@ async def test_what_is_held_back_is_released_or_rejected(place: Moderated) -> No
     events = await place.score("held", "win:1", "win:2", "win:3")
     listed = (await place.service.get("/admin/held", headers=place.admin)).json()["events"]
     assert [one["eventId"] for one in listed if one["userId"] == "held"] == events[1:]
+    await place.act("revoke", eventId=events[1])
+    await place.act("restore", eventId=events[1])
+    assert await place.state(events[1]) == "quarantined", "what was held back is held back again"
     assert (await place.act("release", eventId=events[1]))["events"] == 1
     assert (await place.act("reject", userId="held"))["events"] == 1
     assert [await place.state(event) for event in events] == ["applied", "applied", "rejected"]

@@ -26,7 +26,7 @@ BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 ACTIONS = {
     "win": Action(points=5),
     "free": Action(points=0),
-    "boss": Action(points=10, cooldown="10s", limit="3/minute", quarantine=Quarantine(points_per_hour=40)),
+    "boss": Action(points=10, cooldown="10s", limit="3/minute", quarantine=Quarantine(points_per_hour=15)),
     "first": Action(points=7, once=True),
 }
 CONFIG = Config(
@@ -87,7 +87,7 @@ class Model:
                 return "rejected"
             hour = event.at.replace(minute=0, second=0)
             points = sum(e.points for e in counted if e.state == "applied" and e.at >= hour)
-            if points + event.points > 40:
+            if points + event.points > 15:
                 return "quarantined"
         return "applied"
 
@@ -230,7 +230,7 @@ def entry_of(step: Any, prefix: str, at: datetime) -> Entry:
     return Amend(command_id, command_id, verdict, "key:admin", "because", **chosen)
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(log=messages)
 async def test_whatever_is_revoked_banned_and_restored_everything_agrees(world: World, log: Any) -> None:
     prefix = f"e{next(_examples)}-"
