@@ -254,9 +254,9 @@ async def test_a_line_that_would_say_the_same_is_not_said(
         reads = board.reads
         await told(board, row("b", 100, 100))  # far above
         await until(lambda: board.reads > reads)
-        await told(board, row("e", 5, 101))
+        await told(board, row("e", 7, 101))
         await until(lambda: len(screen.said) == 2)
-        assert [line["score"] for line in screen.said[1]["above"]] == [6, 5]
+        assert [line["score"] for line in screen.said[1]["above"]] == [7, 6]
 
 
 async def test_while_nobody_has_said_who_it_is_nothing_is_asked(
