@@ -50,9 +50,12 @@ async def test_who_watches_is_told_and_who_joins_gets_the_last_frame_with_it(liv
         assert await socket.message() == STALE
         live.hub.publish(frame(2))
         assert (await socket.message())["type"] == "board"
+        await until(lambda: live.hub._merging is None)
+        live.hub.publish(frame(3))  # a frame is word enough
+        assert (await socket.message())["type"] == "board"
         live.hub.contact(there=True)
         live.hub.contact(there=False)
-        assert await socket.message() == STALE | {"seq": 2}
+        assert await socket.message() == STALE | {"seq": 3}
 
 
 async def test_before_the_first_frame_a_screen_knows_that_it_waits(live: Serving) -> None:

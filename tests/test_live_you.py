@@ -149,7 +149,6 @@ async def test_the_movements_of_others_are_noticed_and_nothing_is_said_without_o
     async with watching(http) as socket:
         await socket.send(auth(deployment.token("f")))
         assert (await own(socket))["rank"] == 6
-        await submit(http, "b", "ten:b")  # far above: f's own line says the same
         await submit(http, "d", "ten:d")  # a neighbour
         said = await own(socket)
         assert [line["score"] for line in said["above"]] == [40, 20]
@@ -242,6 +241,23 @@ async def test_while_nothing_changes_nothing_is_read(board: Counted, monkeypatch
         await until(lambda: looks > 10)
         assert board.asked <= 3  # joining, and twice after what was there before
         assert len(screen.said) == 1
+
+
+async def test_a_line_that_would_say_the_same_is_not_said(
+    board: Counted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(you, "SECOND", 0.02)
+    await told(board, *(row(user, 9 - n, n) for n, user in enumerate("abcdef")))
+    async with lines_on(board) as lines:
+        screen = join(lines, "f")
+        await until(lambda: bool(screen.said))
+        reads = board.reads
+        await told(board, row("b", 100, 100))  # far above
+        await until(lambda: board.reads >= reads + 2)  # every change is looked at twice
+        assert len(screen.said) == 1
+        await told(board, row("e", 7, 101))
+        await until(lambda: len(screen.said) == 2)
+        assert [line["score"] for line in screen.said[1]["above"]] == [7, 6]
 
 
 async def test_while_nobody_has_said_who_it_is_nothing_is_asked(
