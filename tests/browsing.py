@@ -123,13 +123,19 @@ async def browser() -> AsyncIterator[Browser]:
 async def visit(browser: Browser) -> AsyncIterator[Open]:
     """Open a page in a browser context of its own (whose options may be given), watched to the end.
 
-    ``lost``: the one error on the console that the test itself brings about.
+    ``lost``: a pattern for errors on the console that the test itself brings about. ``server``: the one other
+    host that the page may ask, for a page that is not the server's.
     """
     opened: list[tuple[Page, str]] = []
     faults: list[str] = []
 
     async def visit(
-        url: str, wire: Wire | None = None, clock: bool = False, lost: str | None = None, **options: Any
+        url: str,
+        wire: Wire | None = None,
+        clock: bool = False,
+        lost: str | None = None,
+        server: str = "",
+        **options: Any,
     ) -> Page:
         context = await browser.new_context(**{"viewport": {"width": 1280, "height": 800}, **options})
         page = await context.new_page()
@@ -137,11 +143,12 @@ async def visit(browser: Browser) -> AsyncIterator[Open]:
         opened.append((page, host))
 
         def requested(address: str) -> None:
-            if urlsplit(address).netloc != host:
+            if urlsplit(address).netloc not in (host, urlsplit(server).netloc):
                 faults.append(f"a request to another host: {address}")
 
         def said(message: ConsoleMessage) -> None:
-            expected = (lost and lost in message.text) or (wire and "ERR_CONNECTION_REFUSED" in message.text)
+            patterns = [lost] if lost else ["ERR_CONNECTION_REFUSED"] if wire else []
+            expected = any(re.search(pattern, message.text) for pattern in patterns)
             if message.type in ("error", "warning") and not expected:
                 faults.append(message.text)
 

@@ -130,6 +130,10 @@ async def order(page: Page, *names: str) -> list[str]:
     return [name for name in await rows(page).locator(".name").all_text_contents() if name in names]
 
 
+def own(page: Page) -> Locator:
+    return page.locator("#you")
+
+
 def link(page: Page) -> Locator:
     return page.locator("#link")
 
@@ -572,18 +576,21 @@ async def test_a_visitor_takes_part_with_the_keyboard(demo: str, visit: Open) ->
     button = page.get_by_role("button", name="Score!")
     await expect(button).to_be_focused()
     await expect(page.locator("#player")).to_have_text("Zoë <the> Visitor")
+    await expect(own(page)).to_have_text("You have no score yet")
     await page.keyboard.press("Enter")
-    await expect(page.locator("#outcome")).to_have_text(re.compile(r"^You: 10 points(, rank \d+)?$"))
+    await expect(page.locator("#outcome")).to_have_text("Counted: 10 points.")
+    await expect(own(page)).to_have_text(re.compile(r"^You: rank \d+ · 10 points · .+"))
     await page.keyboard.press("Space")
-    await expect(page.locator("#outcome")).to_have_text(re.compile(r"^You: 20 points(, rank \d+)?$"))
+    await expect(own(page)).to_have_text(re.compile(r"^You: rank \d+ · 20 points · .+"))
     assert await page.evaluate("localStorage.length") == 0
     assert await page.evaluate("sessionStorage.length") == 1
 
     await page.reload()
     await expect(page.locator("#player")).to_have_text("Zoë <the> Visitor")
-    await expect(page.locator("#outcome")).to_have_text(re.compile(r"^You: 20 points"))
+    await expect(own(page)).to_have_text(re.compile(r"^You: rank \d+ · 20 points"))
     await page.get_by_role("button", name="Leave").click()
     await expect(name).to_be_focused()
+    await expect(own(page)).to_be_hidden()
     assert await page.evaluate("sessionStorage.length") == 0
 
 
@@ -597,7 +604,7 @@ async def test_the_token_never_is_in_an_address(demo: str, visit: Open) -> None:
     page.on("request", note)
     await join(page, "Yves")
     await page.get_by_role("button", name="Score!").click()
-    await expect(page.locator("#outcome")).to_contain_text("You: 10 points")
+    await expect(own(page)).to_contain_text("10 points")
     bearer = [await one.header_value("authorization") for one in sent if "update-score" in one.url]
     assert len(bearer) == 1
     assert bearer[0] is not None
@@ -621,7 +628,8 @@ async def test_a_try_that_failed_is_sent_again_and_counts_once(demo: str, visit:
     await join(page, "Again")
     await page.route("**/update-score", lose_the_answer)
     await page.get_by_role("button", name="Score!").click()
-    await expect(page.locator("#outcome")).to_contain_text("You: 10 points", timeout=15_000)
+    await expect(page.locator("#outcome")).to_have_text("Counted: 10 points.", timeout=15_000)
+    await expect(own(page)).to_contain_text("· 10 points")
     assert len(tries) == 2
     assert tries[0] == tries[1]
 

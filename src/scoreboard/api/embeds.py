@@ -56,7 +56,8 @@ def routes(config: Config) -> list[HTTPRouteHandler]:
     def page(request: Request[Any, Any, Any], board: str, look: type[Embed]) -> Response[str]:
         chosen = look_of(request.scope["query_string"], look)
         shown = config.boards.get(board)
-        if shown is None:
+        if shown is None or not shown.public:  # a private one could not be shown without a token
+            shown = None
             body = f'<p class="missing">There is no board “{escape(board)}” here.</p>'
         else:
             body = f"<live-scoreboard{_attributes(board, chosen)}></live-scoreboard>"
