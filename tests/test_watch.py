@@ -189,7 +189,7 @@ async def test_a_tab_that_is_hidden_lets_go_and_a_shown_one_is_up_to_date_at_onc
     await begin(page, way, board)
     await told(page, live_by("websocket"))
     await look(page, "hidden")
-    await passing(page, server, board, 59)
+    scored = await passing(page, server, board, 59)
     assert await states(page) == ["connecting", "live"]
     await page.clock.run_for(2_000)
     assert await states(page) == ["connecting", "live", "resting"]
@@ -202,9 +202,9 @@ async def test_a_tab_that_is_hidden_lets_go_and_a_shown_one_is_up_to_date_at_onc
     assert await states(page) == ["connecting", "live", "resting", "connecting", "live"]
 
     await look(page, "hidden")
-    await page.clock.run_for(20_000)
+    await page.clock.run_for(10_000)
     await look(page, "visible")
-    await passing(page, server, board, 60, 10)
+    await passing(page, server, board, 60, scored)
     assert (await states(page))[-1] == "live"
     assert len(way.seen("/live")) == 2
 

@@ -79,10 +79,11 @@ export class LiveScoreboard extends HTMLElement {
   }
 
   disconnectedCallback() {
+    const watch = this.#watch;
     this.#life?.abort();
-    this.#watch?.close();
     this.#status.end();
     this.#life = this.#watch = null;
+    watch?.close(); // last: whoever hears of it may put the element back
   }
 
   attributeChangedCallback(name, before, now) {

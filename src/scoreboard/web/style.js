@@ -36,20 +36,6 @@ style.replaceSync(css`
   --row: 3.25em;
   --gap: .4em;
   --round: .5em;
-
-  color: var(--ink);
-  font-family: var(--text);
-  /* What a page does to its own text is not meant for ours. */
-  font-style: normal;
-  font-weight: 400;
-  letter-spacing: normal;
-  line-height: 1.4;
-  text-align: start;
-  text-indent: 0;
-  text-shadow: none;
-  text-transform: none;
-  white-space: normal;
-  word-spacing: normal;
 }
 :host([theme="auto"]) { color-scheme: light dark; }
 :host([theme="light"]) { color-scheme: light; }
@@ -57,6 +43,22 @@ style.replaceSync(css`
 :host([hidden]), [hidden] { display: none !important; }
 
 *, ::before, ::after { box-sizing: border-box; }
+
+.whole {
+  color: var(--ink);
+  font-family: var(--text);
+  font-style: normal;
+  font-weight: 400;
+  line-height: 1.4;
+  /* What a page does to its own text is not meant for ours. */
+  letter-spacing: normal;
+  text-align: start;
+  text-indent: 0;
+  text-shadow: none;
+  text-transform: none;
+  white-space: normal;
+  word-spacing: normal;
+}
 
 .unseen {
   position: absolute;
