@@ -63,6 +63,7 @@ def routes(config: Config) -> list[HTTPRouteHandler]:
             body = f"<live-scoreboard{_attributes(board, chosen)}></live-scoreboard>"
         html = template.substitute(
             kind=look.__name__.lower(),
+            theme=chosen.theme,
             align=getattr(chosen, "align", ""),
             valign=getattr(chosen, "valign", ""),
             title=escape((shown and shown.title) or board),
