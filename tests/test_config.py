@@ -11,6 +11,9 @@ from scoreboard.config import Board, Config, environment, load, secret_of
 from scoreboard.errors import ConfigurationError
 
 
+URL = '[[auth.issuers]]\nissuer = "x"\nalgorithms = ["EdDSA"]\njwks_url = "{}"\n'
+
+
 def loaded(tmp_path: Path, text: str, **environ: str) -> Config:
     path = tmp_path / "scoreboard.toml"
     path.write_text(text)
@@ -64,6 +67,20 @@ def test_an_event_counts_on_every_board_that_takes_its_type(tmp_path: Path) -> N
         ),
         ('[[auth.issuers]]\nissuer = "x"\nalgorithms = ["HS256", "EdDSA"]', "may not share an issuer"),
         ('[[auth.issuers]]\nissuer = "x"\nalgorithms = ["EdDSA"]\nkeys = ["no.pem"]', "No such file"),
+        ('[[auth.issuers]]\nissuer = "x"\nalgorithms = ["EdDSA"]', "one of the two"),
+        ('[[auth.issuers]]\nissuer = "x"\nalgorithms = []', "one of the two"),
+        (URL.format("https://id.example/k") + '\nkeys = ["a.pem"]', "one of the two"),
+        (URL.format("https://id.example/k") + '\nsecret_env = "K"', "one of the two"),
+        (URL.format("https://id.example/k") + "\njwks_seconds = 1", ">= 5"),
+        (URL.format("https://id.example/k") * 2, "it stands twice"),
+        (URL.format("http://id.example/k"), "must be like https://"),
+        (URL.format("http://127.0.0.1.id.example/k"), "must be like https://"),
+        (URL.format("https://user@id.example/k"), "must be like https://"),
+        (URL.format("https:///k"), "must be like https://"),
+        (URL.format("file:///etc/keys"), "must be like https://"),
+        (URL.format("https://[id"), "must be like https://"),
+        ('[[auth.grant_issuers]]\nissuer = "x"\nalgorithm = ["EdDSA"]', "did you mean 'algorithms'?"),
+        ('[[auth.grant_issuers]]\nissuer = "x"\nalgorithms = ["EdDSA"]', "one of the two"),
     ],
 )
 def test_what_is_wrong_is_refused_and_named(tmp_path: Path, text: str, complaint: str) -> None:
@@ -125,3 +142,18 @@ def test_the_catalogues_hash_tells_another_catalogue(tmp_path: Path) -> None:
     first, second, third = (loaded(tmp_path, text).catalogue for text in texts)
     assert first == third
     assert first != second
+
+
+@pytest.mark.parametrize(
+    "url", ["https://id.example/k", "http://127.0.0.1:9/k", "http://[::1]:9/k", "http://localhost/k"]
+)
+def test_keys_are_fetched_over_tls_or_from_this_machine(tmp_path: Path, url: str) -> None:
+    (issuer,) = loaded(tmp_path, URL.format(url)).auth.issuers
+    assert (issuer.jwks_url, issuer.jwks_seconds) == (url, 60)
+
+
+def test_a_variable_of_a_grant_issuers_secret_may_have_our_prefix(tmp_path: Path) -> None:
+    text = '[[auth.grant_issuers]]\nissuer = "x"\nalgorithms = ["HS256"]\nsecret_env = "SCOREBOARD_GRANT_X"'
+    (issuer,) = loaded(tmp_path, text, SCOREBOARD_GRANT_X="x" * 32).auth.grant_issuers
+    assert issuer.secret == "x" * 32
+    environment({"SCOREBOARD_GRANT_X": "x" * 32})

@@ -114,7 +114,7 @@ def _flaw_of(claims: Mapping[str, Any], audience: str, kind: Kind, now: float) -
             return f"The claim {name} must be an integer."
     if max(claims.get("nbf", 0), claims.get("iat", 0)) > now + LEEWAY_SECONDS:
         return "It is not valid yet."
-    if claims["exp"] - claims.get("iat", now) > LIFETIME_SECONDS + LEEWAY_SECONDS:
+    if claims["exp"] - claims.get("iat", int(now)) > LIFETIME_SECONDS + LEEWAY_SECONDS:
         return f"The lifetime is more than {LIFETIME_SECONDS // 3600} hours."
     return None
 

@@ -90,7 +90,8 @@ def local_token(secret: str, user: str, name: str | None, seconds: int) -> str:
 
 def _principal(claims: Mapping[str, Any]) -> Principal:
     user = claims["sub"]
-    if not isinstance(user, str) or (flaw := flaw_of_user_id(user)):
+    flaw = flaw_of_user_id(user) if isinstance(user, str) else "must be a text"
+    if flaw is not None:
         raise Problem("invalid_token", f"The subject cannot be a user id: {flaw}.")
     name = claims.get("name")
     # A name that cannot be shown is not taken; who the user is does not depend on it.
