@@ -60,6 +60,19 @@ def test_an_event_counts_on_every_board_that_takes_its_type(tmp_path: Path) -> N
         ('timezone = "Mars"', "timezone 'Mars' is not known"),
         ("[queue]\npartitions = 0", ">= 1"),
         ('namespace = "a b"', "matching regex"),
+        (
+            '[rate_limits]\nper_usr = "1/s"',
+            "unknown key 'per_usr' in [rate_limits]; did you mean 'per_user'?",
+        ),
+        ("[rate_limits]\nper_user = 20", "Expected `str`"),
+        *(
+            (f"[rate_limits]\nper_key = '{rate}'", f"rate_limits.per_key = '{rate}' is not of the form 20/s")
+            for rate in ("20", "20/d", "0/s", "-1/s", "1.5/s", "20 / s", "20/S", "20/2s", "", "9999999999/s")
+        ),
+        *(
+            (f"[web]\ntrusted_proxies = ['{proxy}']", f"{proxy!r} in web.trusted_proxies is not an address")
+            for proxy in ("*", "proxy.example", "10.0.0.1/8", "10.0.0", "")
+        ),
         ('[[auth.issuers]]\nissuer = "x"\nalgorithms = ["none"]', "Invalid enum value 'none'"),
         (
             '[[auth.issuers]]\nissuer = "x"\nalgorithms = ["HS256"]\nsecret_env = "K"',

@@ -19,11 +19,13 @@ from scoreboard.api.services import Services
 from scoreboard.app import Application
 from scoreboard.auth import Auth
 from scoreboard.auth.keys import Keys
+from scoreboard.auth.proxies import Proxies
 from scoreboard.auth.tokens import Tokens, local_token
 from scoreboard.config import Board, Config, Environment, Live, Web
 from scoreboard.database import Database
 from scoreboard.live import Connection, Hub, Hubs, Lines, Members, protocol, tune
 from scoreboard.model import Frame, Line
+from scoreboard.rates import Rates
 
 NOWHERE = "127.0.0.1:1"
 """Where no engine listens: what these tests watch is published by themselves."""
@@ -90,7 +92,8 @@ async def serving(
     )
     board = ranking.Board(f"redis://{NOWHERE}/0", config)
     async with Database.open(f"postgresql://{NOWHERE}/none") as database, asyncio.TaskGroup() as tasks:
-        auth = Auth(Tokens(config, Environment(secret=SECRET)), Keys(database))
+        tokens = Tokens(config, Environment(secret=SECRET))
+        auth = Auth(tokens, Keys(database), Rates(config.rate_limits), Proxies(()))
         members = Members(auth, Lines(board, list(config.boards)))
         running = tasks.create_task(members.run())
         hubs = Hubs(config, members)

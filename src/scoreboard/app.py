@@ -40,6 +40,7 @@ from scoreboard.auth import Auth
 from scoreboard.auth.grants import Grants
 from scoreboard.auth.keys import Keys
 from scoreboard.auth.policy import Policy
+from scoreboard.auth.proxies import Proxies
 from scoreboard.auth.tokens import Tokens
 from scoreboard.board import Board
 from scoreboard.config import Config, Environment, environment, load
@@ -55,6 +56,7 @@ from scoreboard.errors import (
 from scoreboard.group_commit import GroupCommit
 from scoreboard.live import Hubs, Lines, Members, protocol, raise_file_limit
 from scoreboard.queue import Queue
+from scoreboard.rates import Rates
 from scoreboard.refresh import Refresher
 from scoreboard.worker import Worker
 
@@ -163,8 +165,7 @@ async def serve(
                 access_log=False,
                 server_header=False,
                 headers=HEADERS,
-                proxy_headers=bool(config.web.trusted_proxies),
-                forwarded_allow_ips=list(config.web.trusted_proxies),
+                proxy_headers=False,  # auth/proxies.py knows, for WebSockets too
                 timeout_keep_alive=KEEP_ALIVE_SECONDS,
                 timeout_graceful_shutdown=DRAIN_SECONDS,
             )
@@ -189,7 +190,13 @@ def authenticating(
     settings: Settings, database: Database, tasks: asyncio.TaskGroup, owned: list[asyncio.Task[None]]
 ) -> Auth:
     """Who asks, for a process that wants to know; with the tasks that notice new and revoked keys."""
-    auth = Auth(Tokens(settings.config, settings.environment), Keys(database))
+    config = settings.config
+    auth = Auth(
+        Tokens(config, settings.environment),
+        Keys(database),
+        Rates(config.rate_limits),
+        Proxies(config.web.trusted_proxies),
+    )
     owned.append(tasks.create_task(auth.run(), name="keys"))
     return auth
 

@@ -13,6 +13,7 @@ import os
 import re
 import secrets
 from collections.abc import Mapping
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo
@@ -22,7 +23,7 @@ from msgspec import Meta, Struct, field
 
 from scoreboard.errors import ConfigurationError
 from scoreboard.issuers import SECRET_BYTES, Issuer, resolved
-from scoreboard.model import SCORE_LIMIT, TYPE_PATTERN
+from scoreboard.model import SCORE_LIMIT, TYPE_PATTERN, rate_of
 
 PREFIX = "SCOREBOARD_"
 Positive = Annotated[int, Meta(ge=1)]
@@ -108,6 +109,16 @@ class Web(Strict, frozen=True, kw_only=True):
     """Addresses or networks whose ``X-Forwarded-For`` is believed."""
 
 
+class RateLimits(Strict, frozen=True, kw_only=True):
+    """How often who may ask one process, as ``20/s``, ``600/m`` or ``5000/h``."""
+
+    enabled: bool = True
+    per_address: str = "200/s"
+    """What writes, and what fails to prove who it is."""
+    per_user: str = "20/s"
+    per_key: str = "5000/s"
+
+
 class Config(Strict, frozen=True, kw_only=True):
     """All settings of one deployment."""
 
@@ -120,6 +131,7 @@ class Config(Strict, frozen=True, kw_only=True):
     queue: Queue = field(default_factory=Queue)
     live: Live = field(default_factory=Live)
     web: Web = field(default_factory=Web)
+    rate_limits: RateLimits = field(default_factory=RateLimits)
 
     def boards_of(self, action: str) -> tuple[str, ...]:
         """The boards on which an action of this type counts, by name."""
@@ -168,7 +180,7 @@ def _required(value: str | None, variable: str, example: str) -> str:
     return value
 
 
-_TABLES = ("auth", "queue", "live", "web")
+_TABLES = ("auth", "queue", "live", "web", "rate_limits")
 _TYPE = re.compile(TYPE_PATTERN)
 _ORIGIN = re.compile(r"https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?|https?://\[[0-9A-Fa-f:.]+\](:[0-9]{1,5})?")
 
@@ -271,17 +283,32 @@ def _checked(config: Config, where: str, folder: Path, environ: Mapping[str, str
             if action not in config.actions:
                 msg = f"{where}: board {name} counts the action {action!r}, which is not in [actions]"
                 raise ConfigurationError(msg + _nearest(action, list(config.actions)))
-    for origin in config.web.origins:
-        if not _ORIGIN.fullmatch(origin):
-            raise ConfigurationError(
-                f"{where}: {origin!r} in web.origins is not of the form https://host[:port]"
-            )
+    _check_web(config, where)
     auth = msgspec.structs.replace(
         config.auth,
         issuers=resolved(config.auth.issuers, where, folder, environ),
         grant_issuers=resolved(config.auth.grant_issuers, where, folder, environ),
     )
     return msgspec.structs.replace(config, auth=auth)
+
+
+def _check_web(config: Config, where: str) -> None:
+    for origin in config.web.origins:
+        if not _ORIGIN.fullmatch(origin):
+            msg = f"{where}: {origin!r} in web.origins is not of the form https://host[:port]"
+            raise ConfigurationError(msg)
+    for proxy in config.web.trusted_proxies:
+        try:
+            ip_network(proxy)
+        except ValueError as error:
+            # Whoever may say what its address is has no limit: no names, no `*`.
+            msg = f"{where}: {proxy!r} in web.trusted_proxies is not an address or a network: {error}"
+            raise ConfigurationError(msg) from error
+    for name in ("per_address", "per_user", "per_key"):
+        rate = getattr(config.rate_limits, name)
+        if rate_of(rate) is None:
+            msg = f"{where}: rate_limits.{name} = {rate!r} is not of the form 20/s, 600/m or 5000/h"
+            raise ConfigurationError(msg)
 
 
 def _settings() -> dict[str, tuple[str, str, Any]]:
@@ -315,7 +342,7 @@ def _explained(message: str, table: dict[str, Any]) -> str:
     top = path.split(".")[0].split("[")[0]
     kinds: dict[str, type[Struct]] = {
         "": Config, "actions": Action, "boards": Board, "auth": Issuer if "issuers" in path else Auth,
-        "queue": Queue, "live": Live, "web": Web,
+        "queue": Queue, "live": Live, "web": Web, "rate_limits": RateLimits,
     }  # fmt: skip
     known = list(kinds.get(top, Config).__struct_encode_fields__)
     if "..." in path:  # a table of tables: say in which one

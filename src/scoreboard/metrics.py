@@ -23,6 +23,7 @@ from prometheus_client import (
 )
 
 REQUESTS = Counter("scoreboard_updates_total", "Updates by what the door answered", ["answer"])
+RATE_LIMITED = Counter("scoreboard_rate_limited_total", "Requests refused for their number", ["who"])
 ENVELOPE_ENTRIES = Histogram(
     "scoreboard_envelope_entries", "Entries an envelope", buckets=(1, 2, 5, 10, 20, 50, 100, 200, 500)
 )

@@ -32,6 +32,7 @@ UNIQUE_PATTERN = "[!-~]{1,256}"
 
 _DURATION = re.compile(r"0*([1-9][0-9]{0,8})([smhd])")
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+_RATE = re.compile(r"0*([1-9][0-9]{0,8})/([smh])")
 
 # Unicode general categories: control, format (bidirectional marks, zero width), surrogate.
 _FORBIDDEN = frozenset(("Cc", "Cf", "Cs"))
@@ -104,6 +105,12 @@ def seconds_of(text: str) -> int | None:
     """A duration such as 90s, 15m, 1h or 7d, in seconds; ``None`` if it is not one."""
     found = _DURATION.fullmatch(text)
     return int(found[1]) * _UNITS[found[2]] if found else None
+
+
+def rate_of(text: str) -> tuple[int, int] | None:
+    """A rate such as 20/s, 600/m or 5000/h: how many, in how many seconds; ``None`` if it is not one."""
+    found = _RATE.fullmatch(text)
+    return (int(found[1]), _UNITS[found[2]]) if found else None
 
 
 class Scope(StrEnum):

@@ -21,7 +21,8 @@ from scoreboard.errors import Problem
 from scoreboard.model import Around
 
 LIMIT = 1_000
-PRIVATE = ("missing_token", "invalid_token", "token_expired", "origin_denied")  # only if the board is
+# Only if the board is.
+PRIVATE = ("missing_token", "invalid_token", "token_expired", "origin_denied", "rate_limited")
 # What a page may send along, and for how long (s) its browser need not ask again.
 PREFLIGHT = {
     "allow": "GET, HEAD, OPTIONS",
@@ -39,7 +40,7 @@ def routes(services: Services, readers: Readers) -> list[HTTPRouteHandler]:
         "/boards",
         summary="All boards",
         description="Private ones only for who sends a valid token or key.",
-        responses=problems("invalid_token", "token_expired"),
+        responses=problems("invalid_token", "token_expired", "rate_limited"),
     )
     async def list_boards(request: Request[Any, Any, Any]) -> Response[dict[str, Any]]:
         anyone = await readers.who(request) is None

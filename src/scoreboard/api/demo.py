@@ -37,7 +37,9 @@ def routes(services: Services) -> list[HTTPRouteHandler]:
     @post("/demo/join", summary="Take part in the demo")
     async def join(request: Request[Any, Any, Any]) -> Response[Any]:
         body = await read_body(dict(request.scope["headers"]), request.receive, BODY_BYTES)
-        name = unicodedata.normalize("NFC", parse_profile(body).name).strip()
+        profile = parse_profile(body)
+        services.auth.anyone(request.scope)
+        name = unicodedata.normalize("NFC", profile.name).strip()
         if flaw := flaw_of_name(name):
             raise Problem("invalid_field", f"name {flaw}.")
         user = f"guest-{secrets.token_hex(4)}"

@@ -61,7 +61,7 @@ def routes(services: Services) -> list[HTTPRouteHandler]:
     async def make_grant(request: Request[Any, Any, Any]) -> Response[GrantMade]:
         body = await read_body(dict(request.scope["headers"]), request.receive, BODY_BYTES)
         wanted = parse_strictly(_decode, body, 8)
-        principal = await auth.principal(request.headers.get("authorization"))
+        principal = await auth.who(request.scope)
         if principal.kind != "service" or Scope.GRANT_CREATE not in principal.scopes:
             raise insufficient(Scope.GRANT_CREATE)
         if flaw := flaw_of_user_id(wanted.user_id):

@@ -37,7 +37,7 @@ WAIT_SECONDS = 10.0
 REASON_CHARACTERS = 500
 ROWS = 1_000  # a page at most
 SHAPE = ("malformed_json", "invalid_field", "unknown_field", "payload_too_large", "unsupported_media_type")
-WHO = ("missing_token", "invalid_token", "token_expired")
+WHO = ("missing_token", "invalid_token", "token_expired", "rate_limited")
 READS = problems(*WHO, "insufficient_scope", "invalid_field", "unavailable")
 MARKS: dict[str, tuple[str, bool, str]] = {
     "ban": ("banned", True, "Refuse all that a user reports from now on"),
@@ -116,7 +116,7 @@ def routes(services: Services) -> list[HTTPRouteHandler]:
         return []
 
     async def admin(request: Request[Any, Any, Any]) -> Principal:
-        principal = await auth.principal(request.headers.get("authorization"))
+        principal = await auth.who(request.scope)
         if Scope.ADMIN not in principal.scopes:
             raise insufficient(Scope.ADMIN)
         return principal
@@ -227,7 +227,7 @@ def routes(services: Services) -> list[HTTPRouteHandler]:
             str | None, QueryParameter(max_length=64, description="`next` of the part before.")
         ] = None,
     ) -> Response[History]:
-        principal = await auth.principal(request.headers.get("authorization"))
+        principal = await auth.who(request.scope)
         user = user_in_path(request, user_id)
         if principal.kind == "user":
             if principal.id != user:

@@ -28,8 +28,7 @@ class Readers:
 
     async def who(self, request: Request[Any, Any, Any]) -> Principal | None:
         """Who asks; ``None`` if it does not say. Raises ``Problem`` if what it says does not hold."""
-        authorization = request.headers.get("authorization")
-        return None if authorization is None else await self._auth.principal(authorization)
+        return await self._auth.who(request.scope) if "authorization" in request.headers else None
 
     async def may_read(self, request: Request[Any, Any, Any], board: str) -> Principal | None:
         """Who asks for this board; ``None`` if it does not say and need not.
@@ -47,7 +46,7 @@ class Readers:
         request.scope["private"] = {name: headers[name] for name in headers if name != "cache-control"}  # type: ignore[typeddict-unknown-key]
         if not self._origins.trusts(request.headers.get("origin"), request.headers.get("host", "")):
             raise Problem("origin_denied", "This board is private, and this page is not one that may use it.")
-        return await self._auth.principal(request.headers.get("authorization"))
+        return await self._auth.who(request.scope)
 
     def headers(self, request: Request[Any, Any, Any], board: str | None = None) -> dict[str, str]:
         """For an answer about a board, or all.

@@ -16,6 +16,7 @@ from litestar.params import FromPath, QueryParameter
 from litestar.response.base import ASGIResponse
 from litestar.types import ASGIApp, Receive, Scope, Send
 
+from scoreboard.api.boards import PRIVATE
 from scoreboard.api.readers import Readers
 from scoreboard.api.responses import problems
 from scoreboard.api.services import Services
@@ -41,10 +42,7 @@ def routes(services: Services, readers: Readers) -> list[HTTPRouteHandler]:
             200: ResponseSpec(None, description="A stream without end", media_type="text/event-stream"),
             **problems(
                 "unknown_board",
-                "missing_token",
-                "invalid_token",
-                "token_expired",
-                "origin_denied",
+                *PRIVATE,
                 "unavailable",
             ),
         },

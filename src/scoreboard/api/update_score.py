@@ -74,10 +74,7 @@ class UpdateScore:
         try:
             body = await read_body(headers, receive, BODY_BYTES)
             submission = parse(body)
-            authorization = headers.get(b"authorization")
-            principal = await self._auth.principal(
-                None if authorization is None else authorization.decode("latin-1")
-            )
+            principal = await self._auth.who(scope)
             wait = 0
             if b"prefer" in headers:
                 wait = wait_of([v.decode("latin-1") for k, v in scope["headers"] if k == b"prefer"])

@@ -46,7 +46,7 @@ from scoreboard.model import (
 )
 
 SHAPE = ("malformed_json", "invalid_field", "unknown_field", "payload_too_large", "unsupported_media_type")
-WHO = ("missing_token", "invalid_token", "token_expired")
+WHO = ("missing_token", "invalid_token", "token_expired", "rate_limited")
 QUEUE = ("queue_full", "unavailable")
 Prefer = Annotated[
     str | None,
@@ -136,7 +136,7 @@ def routes(services: Services) -> list[HTTPRouteHandler]:
         prefer: Prefer = None,  # noqa: ARG001  for the documentation; several lines are read below
     ) -> Response[Accepted | Outcome]:
         submission = parse(await body_of(request, BODY_BYTES))
-        principal = await auth.principal(request.headers.get("authorization"))
+        principal = await auth.who(request.scope)
         wait = wait_of(request.headers.getall("prefer", []))
         answer = await door.submit(principal, submission, wait)
         headers = applied(wait if answer.status == 200 else 0)
@@ -154,7 +154,7 @@ def routes(services: Services) -> list[HTTPRouteHandler]:
         prefer: Prefer = None,  # noqa: ARG001  as above
     ) -> Response[Results]:
         submissions = parse_all(await body_of(request, BATCH_BYTES))
-        principal = await auth.principal(request.headers.get("authorization"))
+        principal = await auth.who(request.scope)
         results = await door.submit_all(
             principal, submissions, wait := wait_of(request.headers.getall("prefer", []))
         )
@@ -166,7 +166,7 @@ def routes(services: Services) -> list[HTTPRouteHandler]:
         responses=problems(*WHO, "insufficient_scope", "invalid_field", "unknown_event", "unavailable"),
     )
     async def show_event(request: Request[Any, Any, Any], event_id: FromPath[str]) -> Response[EventState]:
-        principal = await auth.principal(request.headers.get("authorization"))
+        principal = await auth.who(request.scope)
         if principal.kind == "service" and not principal.scopes & {Scope.SCORE_WRITE, Scope.ADMIN}:
             raise insufficient(Scope.SCORE_WRITE)
         try:
@@ -202,7 +202,7 @@ def routes(services: Services) -> list[HTTPRouteHandler]:
     async def name_user(request: Request[Any, Any, Any], user_id: FromPath[str]) -> Response[Renamed]:
         body = await body_of(request, BODY_BYTES)
         profile = parse_profile(body)
-        principal = await auth.principal(request.headers.get("authorization"))
+        principal = await auth.who(request.scope)
         user = user_in_path(request, user_id)
         if principal.kind == "user":
             if principal.id != user:

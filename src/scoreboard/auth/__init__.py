@@ -1,19 +1,24 @@
 """Auth: who is this, and may this user have the points of this action?
 
 ``tokens.py`` knows users, ``keys.py`` knows services, ``grants.py`` knows what was permitted, ``policy.py``
-decides (pure, no I/O). In comes the text of an ``Authorization`` header, out goes a ``Principal``, or a
-``Problem`` that says no more than it must.
+decides (pure, no I/O). In comes a request, or the text of an ``Authorization`` header, out goes a
+``Principal``, or a ``Problem`` that says no more than it must.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable, Mapping
+from http import HTTPStatus
+from typing import Any
 
 from scoreboard.auth.keyring import UnknownKid, once_more
 from scoreboard.auth.keys import KEY_PREFIX, Keys
+from scoreboard.auth.proxies import Proxies
 from scoreboard.auth.tokens import Tokens
 from scoreboard.errors import Problem
 from scoreboard.model import Principal
+from scoreboard.rates import Rates
 
 __all__ = ["Auth"]
 
@@ -21,11 +26,47 @@ __all__ = ["Auth"]
 class Auth:
     """Knows users by their tokens and services by their keys."""
 
-    def __init__(self, tokens: Tokens, keys: Keys) -> None:
-        self.tokens, self.keys = tokens, keys
+    def __init__(self, tokens: Tokens, keys: Keys, rates: Rates, proxies: Proxies) -> None:
+        self.tokens, self.keys, self.proxies = tokens, keys, proxies
+        self._rates = rates
+
+    async def who(self, scope: Mapping[str, Any]) -> Principal:
+        """Who sends a request (its ASGI scope), if neither its address nor it itself sends too many.
+
+        Raises:
+            Problem: ``rate_limited``, or as ``known``.
+        """
+        authorization = _values(scope["headers"], b"authorization")
+        if len(authorization) > 1:
+            raise Problem("invalid_token", "Authorization is given twice.")  # others may judge by another
+        return await self.known(
+            authorization[0] if authorization else None,
+            self._address(scope),
+            write=scope["method"] != "GET",
+        )
+
+    def anyone(self, scope: Mapping[str, Any]) -> None:
+        """A write that does not say who sends it. Raises ``Problem``: ``rate_limited``."""
+        self._rates.address(self._address(scope), write=True)
+
+    async def known(self, authorization: str | None, address: str, *, write: bool) -> Principal:
+        """The principal behind an ``Authorization`` header that came from this address, within the limits.
+
+        Raises:
+            Problem: ``rate_limited``, or as ``principal``.
+        """
+        self._rates.address(address, write=write)
+        try:
+            principal = await self.principal(authorization)
+        except Problem as problem:
+            if not write and problem.status == HTTPStatus.UNAUTHORIZED:
+                self._rates.failed(address)
+            raise
+        self._rates.principal(principal)
+        return principal
 
     async def principal(self, authorization: str | None) -> Principal:
-        """Who stands behind an ``Authorization`` header.
+        """Who stands behind an ``Authorization`` header. Nothing is counted.
 
         Raises:
             Problem: ``missing_token``, ``invalid_token``, ``token_expired``; ``unavailable`` when a key that
@@ -49,3 +90,11 @@ class Auth:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.tokens.run(), name="issuers' keys")
             tasks.create_task(self.keys.run(), name="revocations")
+
+    def _address(self, scope: Mapping[str, Any]) -> str:
+        client = scope["client"]
+        return self.proxies.client(client[0] if client else "", _values(scope["headers"], b"x-forwarded-for"))
+
+
+def _values(headers: Iterable[tuple[bytes, bytes]], wanted: bytes) -> list[str]:
+    return [value.decode("latin-1") for name, value in headers if name == wanted]

@@ -50,7 +50,7 @@ class State(Enum):
 class Connection(Watcher):
     """A client over WebSocket. It owns the socket from the upgrade request on."""
 
-    __slots__ = ("_ear", "_said", "_second", "_state", "_wish")
+    __slots__ = ("_address", "_ear", "_said", "_second", "_state", "_wish")
 
     form = wire.WEBSOCKET
 
@@ -59,6 +59,7 @@ class Connection(Watcher):
         self._state = State.HANDSHAKE
         self._wish: tuple[Hub, tuple[str, str]] | None = None
         """The private board that it waits for, and the frame that it has of it."""
+        self._address = ""
         self._ear: Ear | None = None
         self._second = 0
         self._said = 0
@@ -105,6 +106,8 @@ class Connection(Watcher):
             self._refuse(verdict)
             return
         self._state = State.OPEN
+        peer = self._transport.get_extra_info("peername")
+        self._address = self._hubs.members.address(peer[0] if peer else "", verdict.forwarded)
         hub = self._hubs.get(verdict.board)
         # After a welcome: a browser's script sees a close code, but never why a handshake failed.
         if hub is None:
@@ -170,7 +173,7 @@ class Connection(Watcher):
             self.close(BAD_MESSAGE, "bad message")
         elif self._state is State.OPEN:
             self._hubs.known(self)
-            self._hubs.members.ask(self, token)
+            self._hubs.members.ask(self, token, self._address)
 
     def _reply(self, heard: Heard) -> None:
         if not self.paused:

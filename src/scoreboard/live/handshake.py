@@ -34,6 +34,8 @@ class Welcome(Struct, frozen=True, kw_only=True):
     host: str
     origin: str | None
     """The page that asks; ``None`` for a program."""
+    forwarded: list[str]
+    """What proxies say of where it comes from."""
 
 
 class Refusal(Struct, frozen=True):
@@ -62,6 +64,7 @@ def greet(data: bytes) -> Welcome | Refusal:
                 known=known(query),
                 host=request.headers.get("Host", ""),
                 origin=request.headers.get("Origin"),
+                forwarded=request.headers.get_all("X-Forwarded-For"),
             )
     return Refusal(_problem(Problem("not_found", "WebSockets are at /boards/{board}/live")))
 

@@ -70,13 +70,18 @@ class Members:
         self._asking: set[Asking] = set()
         self._tasks = asyncio.TaskGroup()
 
-    def ask(self, client: Asking, token: str) -> None:
+    def address(self, peer: str, forwarded: list[str]) -> str:
+        """Where a client comes from: who has connected, or whom a trusted proxy names."""
+        return self._auth.proxies.client(peer, forwarded)
+
+    def ask(self, client: Asking, token: str, address: str) -> None:
         """Find out whose token this is; the client is told by ``welcome`` or ``close``."""
         if client in self._asking:
             client.close(TOO_MUCH, "one token at a time")
         else:
             self._asking.add(client)
-            self._tasks.create_task(self._find_out(client, f"Bearer {token}"), name="ask who somebody is")
+            finding = self._find_out(client, f"Bearer {token}", address)
+            self._tasks.create_task(finding, name="ask who somebody is")
 
     def enter(self, watcher: Watcher, credentials: str, principal: Principal) -> None:
         """A client that watches a board is this principal from now on."""
@@ -97,9 +102,9 @@ class Members:
                 await asyncio.sleep(CHECK_SECONDS)
                 await self._check()
 
-    async def _find_out(self, client: Asking, credentials: str) -> None:
+    async def _find_out(self, client: Asking, credentials: str, address: str) -> None:
         try:
-            principal = await self._auth.principal(credentials)
+            principal = await self._auth.known(credentials, address, write=False)
         except Problem as problem:
             client.close(*_CODES.get(problem.code, (INVALID_TOKEN, "invalid token")))
         except Exception:
