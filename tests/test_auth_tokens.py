@@ -22,12 +22,14 @@ from deployment import Deployment, submit, until
 from scoreboard.auth import Auth, jwks, tokens
 from scoreboard.auth.keyring import UnknownKid
 from scoreboard.auth.keys import Keys
+from scoreboard.auth.proxies import Proxies
 from scoreboard.auth.tokens import Tokens, local_token
-from scoreboard.config import Action, Config, Environment
+from scoreboard.config import Action, Config, Environment, RateLimits
 from scoreboard.config import Auth as AuthTable
 from scoreboard.database import Database
 from scoreboard.errors import ConfigurationError, Problem
 from scoreboard.issuers import Issuer
+from scoreboard.rates import Rates
 from signing import KeyServer, Signer, part
 from test_update_score import problem
 
@@ -305,7 +307,7 @@ async def published(server: KeyServer, **issuer: Any) -> AsyncIterator[Auth]:
             return server.asked > 0
 
         await until(asked)
-        yield Auth(judge, Keys(database))
+        yield Auth(judge, Keys(database), Rates(RateLimits()), Proxies(()))
 
 
 async def outcome(auth: Auth, token: str) -> str:

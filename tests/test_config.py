@@ -10,7 +10,6 @@ import pytest
 from scoreboard.config import Board, Config, environment, load, secret_of
 from scoreboard.errors import ConfigurationError
 
-
 URL = '[[auth.issuers]]\nissuer = "x"\nalgorithms = ["EdDSA"]\njwks_url = "{}"\n'
 
 
