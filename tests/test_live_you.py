@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -182,11 +183,15 @@ class Counted(Board):
 
     asked = 0
     reads = 0
+    trips: list[tuple[float, float]]
 
     async def standings(self, pairs: Sequence[tuple[str, str]]) -> list[Standing | None]:
         self.asked += 1
         self.reads += len(pairs)
-        return await super().standings(pairs)
+        began = time.monotonic()
+        found = await super().standings(pairs)
+        self.trips.append((began, time.monotonic()))
+        return found
 
 
 @asynccontextmanager
@@ -211,6 +216,7 @@ async def board(valkey: Valkey) -> AsyncIterator[Counted]:
     async with board_on(valkey) as made:
         made.__class__ = Counted
         assert isinstance(made, Counted)
+        made.trips = []
         yield made
 
 
@@ -258,6 +264,25 @@ async def test_a_line_that_would_say_the_same_is_not_said(
         await told(board, row("e", 7, 101))
         await until(lambda: len(screen.said) == 2)
         assert [line["score"] for line in screen.said[1]["above"]] == [7, 6]
+
+
+async def test_between_looks_at_many_lines_the_board_has_time_for_others(
+    board: Counted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    users = [f"u{n}" for n in range(400)]
+    await told(board, *(row(user, n, n) for n, user in enumerate(users)))
+    async with lines_on(board) as lines:
+        screens = [join(lines, user) for user in users]
+        await until(lambda: all(screen.said for screen in screens))
+        monkeypatch.setattr(you, "READ", 50)
+        for line in lines._lines.values():
+            line.then = 0.0  # it may speak at once, and need not be read again for that
+        board.trips.clear()
+        await told(board, row("best", 1_000, 1_000))  # everybody's rank is another
+        await until(lambda: all(len(screen.said) == 2 for screen in screens))
+        assert len(board.trips) >= 8
+        for (began, ended), (later, _) in pairwise(board.trips):
+            assert later - ended >= (ended - began) * 0.9 * (1 / you.SHARE - 1)
 
 
 async def test_while_nobody_has_said_who_it_is_nothing_is_asked(

@@ -29,8 +29,11 @@ SECOND = 1.0
 AGAIN_SECONDS = 0.5
 """After the board did not answer."""
 READ = 1_000
-"""Lines a round trip: some 20 ms of the board's server, so that nobody's own action waits long behind a look
+"""Lines a round trip: some 40 ms of the board's server, so that nobody's own action waits long behind a look
 at all lines."""
+SHARE = 0.25
+"""Of the time the board's server may be asked where others have moved somebody: a look at 10,000 lines takes
+it up to half a second, and it has other work to do."""
 SAID = 100
 """Lines between two yields to the loop: making and writing one takes some 30 us."""
 
@@ -120,6 +123,8 @@ class Lines:
         self._later: list[tuple[float, int, Line]] = []
         """A heap of those that have something to say and must not yet: when they may, a number, the line."""
         self._numbers = count()
+        self._rested = 0.0
+        """When the board's server has had its rest from looks."""
         self._seen: dict[str, tuple[bytes | None, bool]] = {}
         """Of each board what ``changes`` said, and whether it had said the same before."""
         self._somebody = asyncio.Event()
@@ -185,6 +190,7 @@ class Lines:
                 look = loop.time() + SECOND
             await self._pause(look)
             try:
+                self._come_to_their_time()
                 if loop.time() >= look:
                     look = loop.time() + SECOND
                     await self._look()
@@ -196,17 +202,27 @@ class Lines:
     async def _pause(self, look: float) -> None:
         """Until something is to be done."""
         loop = asyncio.get_running_loop()
-        while not self._due and not self._looked and loop.time() < look:
-            until = min(look, self._later[0][0]) if self._later else look
+        while not self._due:
+            moments = [look]
+            if self._later:
+                moments.append(self._later[0][0])
+            if self._looked:
+                moments.append(self._rested)
+            if min(moments) <= loop.time():
+                return
             self._wake.clear()
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout_at(until):
+                async with asyncio.timeout_at(min(moments)):
                     await self._wake.wait()
-            while self._later and self._later[0][0] <= loop.time():
-                _, _, line = heapq.heappop(self._later)
-                line.later = False
-                if len(line):
-                    self._due[line] = None
+
+    def _come_to_their_time(self) -> None:
+        """Those who had to wait and need no more are due."""
+        now = asyncio.get_running_loop().time()
+        while self._later and self._later[0][0] <= now:
+            _, _, line = heapq.heappop(self._later)
+            line.later = False
+            if len(line):
+                self._due[line] = None
 
     async def _look(self) -> None:
         """Have all lines read of those boards on which anything has changed."""
@@ -222,8 +238,12 @@ class Lines:
 
     async def _read(self) -> None:
         """Read what is due, and as much as there is room for of what is only looked at; say what is new."""
+        loop = asyncio.get_running_loop()
+        began = loop.time()
         lines = list(islice(self._due, READ))
-        lines += islice((line for line in self._looked if line not in self._due), READ - len(lines))
+        due = len(lines)
+        if began >= self._rested:
+            lines += islice((line for line in self._looked if line not in self._due), READ - due)
         if not lines:
             return
         # Taken out before: whoever changes while they are read is due again.
@@ -235,7 +255,9 @@ class Lines:
         except BoardUnavailable:
             self._due |= {line: None for line in lines if len(line)}
             raise
-        now = asyncio.get_running_loop().time()
+        now = loop.time()
+        if len(lines) > due:
+            self._rested = now + (now - began) * (1 / SHARE - 1)
         for number, (line, standing) in enumerate(zip(lines, standings, strict=True), 1):
             if standing is None or not len(line):
                 continue  # there is no board now; once there is, its mark is another
