@@ -21,6 +21,8 @@ for name in list(os.environ):
     if name.startswith("SCOREBOARD_"):
         del os.environ[name]  # a developer's settings are not the tests'
 
+pytest_plugins = ["browsing"]
+
 _numbers = itertools.count(1)
 Deploy = Callable[..., Awaitable[Deployment]]
 

@@ -1,8 +1,7 @@
 """The page at ``/`` in headless Chromium, on the real system.
 
 Where a test needs the connection to fail in a certain way, or frames that no small system produces, it stands
-between the page and the server (``Wire``); everything else is real. Every page of every test is watched: an
-error on the console, a violation of the Content-Security-Policy or a request to another host fails the test.
+between the page and the server (``Wire``); everything else is real.
 """
 
 from __future__ import annotations
@@ -12,10 +11,9 @@ import itertools
 import json
 import os
 import re
-import shutil
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs, urlsplit
@@ -23,18 +21,9 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 import msgspec
 import pytest
-from playwright.async_api import (
-    Browser,
-    ConsoleMessage,
-    Locator,
-    Page,
-    Request,
-    Route,
-    WebSocketRoute,
-    async_playwright,
-    expect,
-)
+from playwright.async_api import Locator, Page, Request, Route, expect
 
+from browsing import Open, Wire, at_rest, low_contrast
 from deployment import Deployment
 from scoreboard.config import Config
 from scoreboard.engines import Urls
@@ -54,27 +43,6 @@ CONFIG = msgspec.convert(
 )
 SCREENSHOTS = Path(__file__).parent.parent / "screenshots"
 STEP = "() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
-ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--disable-quic",
-]
-WATCHMAN = """
-window.violations = [];
-document.addEventListener("securitypolicyviolation", (event) => window.violations.push(
-  `${event.effectiveDirective} ${event.blockedURI}`));
-window.animations = 0;
-const animate = Element.prototype.animate;
-Element.prototype.animate = function (...given) {
-  window.animations += 1;
-  return animate.apply(this, given);
-};
-"""
-
 numbers = itertools.count(1)
 
 
@@ -87,60 +55,6 @@ class System(NamedTuple):
     """A service's key with ``score:write``."""
 
 
-class Wire:
-    """Stands between pages and the live end point: passes through, cuts, or speaks itself."""
-
-    def __init__(self) -> None:
-        self.urls: list[str] = []
-        self.closes_with: int | None = None
-        """Refuse new connections with this close code."""
-        self.real = True
-        """Is there a server at the other end, or does the test speak?"""
-        self.deaf = False
-        """Drop what the server sends."""
-        self._ends: list[WebSocketRoute] = []
-        self._more = asyncio.Event()
-
-    async def meet(self, end: WebSocketRoute) -> None:
-        """A page connects."""
-        self.urls.append(end.url)
-        self._ends.append(end)
-        if self.closes_with is not None:
-            await end.close(code=self.closes_with, reason="by the test")
-        elif self.real:
-            server = end.connect_to_server()
-            server.on_message(lambda message: None if self.deaf else end.send(message))
-        self._more.set()
-
-    async def connections(self, count: int) -> None:
-        """Wait until a page has connected so many times."""
-        async with asyncio.timeout(30):
-            while len(self.urls) < count:
-                self._more.clear()
-                await self._more.wait()
-
-    def say(self, **frame: Any) -> None:
-        """Send a frame on the newest connection."""
-        self._ends[-1].send(json.dumps(frame))
-
-    def show(
-        self, rows: list[tuple[str, int]], seq: int, epoch: str = "e1", total: int | None = None
-    ) -> None:
-        """Send a board of these (name, score)."""
-        top = [
-            {"rank": rank, "userId": f"u-{name}", "name": name, "score": score}
-            for rank, (name, score) in enumerate(rows, 1)
-        ]
-        at = "2026-11-23T20:15:00.123Z"
-        self.say(type="board", board=BOARD, epoch=epoch, seq=seq, at=at, total=total or len(rows), top=top)
-
-    async def cut(self, code: int) -> None:
-        await self._ends[-1].close(code=code, reason="by the test")
-
-
-Open = Callable[..., Awaitable[Page]]
-
-
 @pytest.fixture(scope="session")
 async def system(engine_urls: Urls) -> AsyncIterator[System]:
     """All roles on the real engines, with boards that only these tests score on."""
@@ -151,61 +65,6 @@ async def system(engine_urls: Urls) -> AsyncIterator[System]:
             yield System(str(client.base_url).rstrip("/"), deployment.key)
     finally:
         await deployment.close()
-
-
-@pytest.fixture(scope="session")
-async def browser() -> AsyncIterator[Browser]:
-    names = ("chromium", "chromium-browser", "google-chrome")
-    found = next(filter(None, map(shutil.which, names)), None)  # else what playwright brought along
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=found, args=ARGUMENTS)
-        yield browser
-        await browser.close()
-
-
-@pytest.fixture
-async def visit(browser: Browser) -> AsyncIterator[Open]:
-    """Open a page in a browser context of its own (whose options may be given), watched to the end.
-
-    ``lost``: the one error on the console that the test itself brings about.
-    """
-    opened: list[tuple[Page, str]] = []
-    faults: list[str] = []
-
-    async def visit(
-        url: str, wire: Wire | None = None, clock: bool = False, lost: str | None = None, **options: Any
-    ) -> Page:
-        context = await browser.new_context(**{"viewport": {"width": 1280, "height": 800}, **options})
-        page = await context.new_page()
-        host = urlsplit(url).netloc
-        opened.append((page, host))
-
-        def requested(address: str) -> None:
-            if urlsplit(address).netloc != host:
-                faults.append(f"a request to another host: {address}")
-
-        def said(message: ConsoleMessage) -> None:
-            if message.type in ("error", "warning") and not (lost and lost in message.text):
-                faults.append(message.text)
-
-        page.on("request", lambda request: requested(request.url))
-        page.on("websocket", lambda socket: requested(socket.url))
-        page.on("pageerror", lambda error: faults.append(f"an error: {error}"))
-        page.on("dialog", lambda dialog: faults.append(f"a dialog: {dialog.message}"))
-        page.on("console", said)
-        await page.add_init_script(WATCHMAN)
-        if clock:
-            await page.clock.install()
-        if wire is not None:
-            await page.route_web_socket(re.compile(r"/boards/.+/live"), wire.meet)
-        await page.goto(url)
-        return page
-
-    yield visit
-    for page, _ in opened:
-        faults += await page.evaluate("window.violations")
-        await page.context.close()
-    assert faults == []
 
 
 @pytest.fixture(scope="session")
@@ -271,11 +130,8 @@ async def order(page: Page, *names: str) -> list[str]:
     return [name for name in await rows(page).locator(".name").all_text_contents() if name in names]
 
 
-async def at_rest(page: Page) -> None:
-    """Wait until nothing that ends by itself moves any more."""
-    await page.wait_for_function(
-        "() => document.getAnimations().every(({effect}) => effect.getTiming().iterations === Infinity)"
-    )
+def own(page: Page) -> Locator:
+    return page.locator("#you")
 
 
 def link(page: Page) -> Locator:
@@ -298,7 +154,7 @@ async def test_the_board_is_there_at_once_and_says_what_it_is(system: System, vi
     total = (await httpx_json(f"{system.url}/boards/{BOARD}"))["total"]
     await expect(page.locator("#players")).to_have_text(f"{total} player{'s' * (total != 1)}")
     await expect(page.locator("#updated")).to_have_text(re.compile(r"^Updated .*\d+:\d\d:\d\d"))
-    await expect(page.locator("#board")).to_have_attribute("aria-busy", "false")
+    await expect(page.locator(".board")).to_have_attribute("aria-busy", "false")
 
 
 async def test_a_score_moves_a_row_to_its_new_place(system: System, visit: Open) -> None:
@@ -448,10 +304,11 @@ async def test_reconnecting_resumes_from_the_board_it_has(system: System, visit:
     await page.evaluate(
         """() => {
           window.came = [];
+          const board = document.querySelector("live-scoreboard");
           const name = (row) => row.querySelector(".name").textContent;
           new MutationObserver((records) => {
             for (const { addedNodes } of records) window.came.push(...[...addedNodes].map(name));
-          }).observe(document.getElementById("rows"), { childList: true });
+          }).observe(board.shadowRoot.getElementById("rows"), { childList: true });
         }"""
     )
     wire.show([("Ann", 5), ("Old", 1)], seq=6, epoch="k3")
@@ -612,7 +469,7 @@ async def test_news_is_told_calmly(system: System, visit: Open) -> None:
     await page.evaluate(
         """() => {
           window.told = [];
-          const region = document.getElementById("announcer");
+          const region = document.querySelector("live-scoreboard").shadowRoot.getElementById("announcer");
           const tell = () => window.told.push(region.textContent.replace(/[\\u2066-\\u2069]/g, ""));
           new MutationObserver(tell).observe(region, { childList: true });
         }"""
@@ -679,50 +536,12 @@ async def test_it_fits_the_screen_in_dark_and_light(
     await page.screenshot(path=SCREENSHOTS / f"page-{scheme}-{width}.png")
 
 
-async def low_contrast(page: Page) -> list[str]:
-    """Texts with less contrast than WCAG AA asks for, against the solid colours that they may stand on."""
-    found: list[str] = await page.evaluate(
-        """() => {
-          const light = (rgb) => rgb.map((c) => c / 255)
-            .map((c) => (c <= .04045 ? c / 12.92 : ((c + .055) / 1.055) ** 2.4))
-            .reduce((sum, c, i) => sum + c * [.2126, .7152, .0722][i], 0);
-          const rgb = (text) => (text.match(/[\\d.]+/g) ?? []).map(Number);
-          const under = (element) => {
-            for (let at = element; at; at = at.parentElement) {
-              const style = getComputedStyle(at);
-              const stops = at === document.body ? null : style.backgroundImage.match(/rgb\\([^)]+\\)/g);
-              if (stops) return stops.map(rgb);
-              const colour = rgb(style.backgroundColor);
-              if (colour.length === 3) return [colour];
-            }
-            return [[255, 255, 255]];
-          };
-          const low = [];
-          for (const element of document.querySelectorAll("body *")) {
-            const own = [...element.childNodes].some((node) => node.nodeType === 3 && node.data.trim());
-            if (!own || !element.checkVisibility() || element.closest(".unseen, .skip, template")) continue;
-            const style = getComputedStyle(element);
-            const ink = light(rgb(style.color).slice(0, 3));
-            const size = parseFloat(style.fontSize);
-            const needed = size >= 24 || (size >= 18.66 && style.fontWeight >= 700) ? 3 : 4.5;
-            for (const ground of under(element)) {
-              const [a, b] = [ink, light(ground)].sort((x, y) => y - x);
-              const ratio = (a + .05) / (b + .05);
-              if (ratio < needed) low.push(`${element.textContent.trim()}: ${ratio.toFixed(2)}`);
-            }
-          }
-          return low;
-        }"""
-    )
-    return found
-
-
 # What is sent with it
 
 
 async def test_the_page_is_served_under_a_strict_policy(system: System) -> None:
     async with httpx.AsyncClient(base_url=system.url) as client:
-        for path in ("/", "/web/page.js", "/web/scoreboard.css", "/web/icon.svg"):
+        for path in ("/", "/web/page.js", "/web/page.css", "/web/icon.svg"):
             answer = await client.get(path)
             assert answer.status_code == 200
             policy = dict(part.strip().partition(" ")[::2] for part in policy_of(answer).split(";") if part)
@@ -757,18 +576,21 @@ async def test_a_visitor_takes_part_with_the_keyboard(demo: str, visit: Open) ->
     button = page.get_by_role("button", name="Score!")
     await expect(button).to_be_focused()
     await expect(page.locator("#player")).to_have_text("Zoë <the> Visitor")
+    await expect(own(page)).to_have_text("You have no score yet")
     await page.keyboard.press("Enter")
-    await expect(page.locator("#outcome")).to_have_text(re.compile(r"^You: 10 points(, rank \d+)?$"))
+    await expect(page.locator("#outcome")).to_have_text("Counted: 10 points.")
+    await expect(own(page)).to_have_text(re.compile(r"^You: rank \d+ · 10 points · .+"))
     await page.keyboard.press("Space")
-    await expect(page.locator("#outcome")).to_have_text(re.compile(r"^You: 20 points(, rank \d+)?$"))
+    await expect(own(page)).to_have_text(re.compile(r"^You: rank \d+ · 20 points · .+"))
     assert await page.evaluate("localStorage.length") == 0
     assert await page.evaluate("sessionStorage.length") == 1
 
     await page.reload()
     await expect(page.locator("#player")).to_have_text("Zoë <the> Visitor")
-    await expect(page.locator("#outcome")).to_have_text(re.compile(r"^You: 20 points"))
+    await expect(own(page)).to_have_text(re.compile(r"^You: rank \d+ · 20 points"))
     await page.get_by_role("button", name="Leave").click()
     await expect(name).to_be_focused()
+    await expect(own(page)).to_be_hidden()
     assert await page.evaluate("sessionStorage.length") == 0
 
 
@@ -782,7 +604,7 @@ async def test_the_token_never_is_in_an_address(demo: str, visit: Open) -> None:
     page.on("request", note)
     await join(page, "Yves")
     await page.get_by_role("button", name="Score!").click()
-    await expect(page.locator("#outcome")).to_contain_text("You: 10 points")
+    await expect(own(page)).to_contain_text("10 points")
     bearer = [await one.header_value("authorization") for one in sent if "update-score" in one.url]
     assert len(bearer) == 1
     assert bearer[0] is not None
@@ -806,7 +628,8 @@ async def test_a_try_that_failed_is_sent_again_and_counts_once(demo: str, visit:
     await join(page, "Again")
     await page.route("**/update-score", lose_the_answer)
     await page.get_by_role("button", name="Score!").click()
-    await expect(page.locator("#outcome")).to_contain_text("You: 10 points", timeout=15_000)
+    await expect(page.locator("#outcome")).to_have_text("Counted: 10 points.", timeout=15_000)
+    await expect(own(page)).to_contain_text("· 10 points")
     assert len(tries) == 2
     assert tries[0] == tries[1]
 

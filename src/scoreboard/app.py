@@ -28,7 +28,7 @@ from msgspec import Struct
 from setproctitle import setproctitle
 
 from scoreboard import demo, logs
-from scoreboard.api import boards, docs, health, moderation, pages, problems, streams, updates
+from scoreboard.api import boards, docs, embeds, health, moderation, pages, problems, streams, updates
 from scoreboard.api import demo as demo_routes
 from scoreboard.api import grants as grant_routes
 from scoreboard.api.deadlines import Deadlines, http
@@ -93,7 +93,7 @@ class Application:
             *demo_routes.routes(services),
         ]
         self._rest = Litestar(
-            [*handlers, *docs.routes(handlers), *pages.routes()],
+            [*handlers, *docs.routes(handlers), *pages.routes(), *embeds.routes(services.config)],
             openapi_config=None,  # docs.py has its own page: the framework's loads scripts from elsewhere
             exception_handlers={Exception: problems.handle},
             logging_config=None,

@@ -9,12 +9,12 @@ import asyncio
 import logging
 import random
 import secrets
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
 
-import httpx
 import msgspec
 
 from scoreboard.auth.key_acts import temporary_key
+from scoreboard.client import Client, ClientError
 from scoreboard.config import Config
 from scoreboard.database import Database
 from scoreboard.model import Scope
@@ -50,22 +50,12 @@ async def play(database_url: str, url: str, stop: asyncio.Event) -> None:
     async with (
         Database.open(database_url) as database,
         temporary_key(database, "imaginary players", Scope.SCORE_WRITE) as key,
+        Client(url, key, patience=0) as client,
     ):
-        await _play(key, url, stop)
-
-
-async def _play(key: str, url: str, stop: asyncio.Event) -> None:
-    headers = {"authorization": f"Bearer {key}"}
-    async with httpx.AsyncClient(base_url=url, headers=headers, timeout=5) as client:
         for user, name in players():
-            await _send(client, "PUT", f"/users/{user}", {"name": name})
+            await _heard(client.rename(user, name))
         for user, action in actions():
-            await _send(
-                client,
-                "POST",
-                "/update-score",
-                {"userId": user, "actionId": f"{action}:{secrets.token_hex(8)}"},
-            )
+            await _heard(client.submit(user, f"{action}:{secrets.token_hex(8)}"))
             if stop.is_set():
                 break
             await asyncio.sleep(random.uniform(*PAUSE_SECONDS))  # noqa: S311  a game, not a secret
@@ -87,9 +77,8 @@ def actions() -> Iterator[tuple[str, str]]:
             yield user, chance.choices(list(WEIGHTS), list(WEIGHTS.values()))[0]
 
 
-async def _send(client: httpx.AsyncClient, method: str, path: str, body: dict[str, str]) -> None:
+async def _heard(said: Awaitable[object]) -> None:
     try:
-        response = await client.request(method, path, json=body)
-        response.raise_for_status()
-    except httpx.HTTPError as error:
+        await said
+    except ClientError as error:
         logger.info("an imaginary player was not heard: %s", error)

@@ -11,26 +11,22 @@ import csv
 import secrets
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
-import httpx
 from msgspec import Struct
 
 from scoreboard.auth.key_acts import temporary_key
+from scoreboard.client import MANY, Client, Receipt, Refused
 from scoreboard.database import Database
 from scoreboard.errors import ScoreboardError
 from scoreboard.model import Scope
 from scoreboard.progress import bar
 from scoreboard.supervisor import Options, running
 
-MANY = 500  # updates a request: fills one envelope
 WAIT_SECONDS = 10
-AGAIN_SECONDS = (0.2, 5.0)  # back-off between tries: first, longest
-PATIENCE_SECONDS = 30.0  # how long the same request is tried
 TICK_SECONDS = 0.05  # with --speed, what falls due within this goes together: one frame
 
 
@@ -41,27 +37,17 @@ class Action(Struct, frozen=True):
     user: str
     action: str
 
-    @property
-    def body(self) -> dict[str, str]:
-        """As the API takes it."""
-        return {"userId": self.user, "actionId": self.action}
-
 
 async def score(options: Options, user: str, action: str, count: int) -> list[str]:
     """Report an action ``count`` times; what to tell about it."""
     ids = [action] if ":" in action else [f"{action}:{secrets.token_hex(8)}" for _ in range(count)]
-    results: list[dict[str, Any]] = []
-    async with service(options, None, None) as client:
-        for begin in range(0, len(ids), MANY):
-            part = [Action(0, user, one) for one in ids[begin : begin + MANY]]
-            results += await _send(client, part)
-    _raise_refusal(results)
-    last = results[-1]
-    done = Counter(_label(result) for result in results)
+    async with service(options) as client:
+        receipts = await _send(client, [Action(0, user, one) for one in ids])
+    done = Counter(map(_label, receipts))
     lines = [f"{user}: " + ", ".join(f"{number} {label}" for label, number in done.items())]
-    for name, change in last.get("boards", {}).items():
-        rank = "rank not known yet" if change["rank"] is None else f"rank {change['rank']}"
-        lines.append(f"  {name}: {change['score']} points, {rank}")
+    for name, change in receipts[-1].boards.items():
+        rank = "rank not known yet" if change.rank is None else f"rank {change.rank}"
+        lines.append(f"  {name}: {change.score} points, {rank}")
     return lines
 
 
@@ -73,9 +59,7 @@ async def replay(options: Options, file: Path, url: str | None, key: str | None,
         began = time.monotonic()
         with bar(f"replay {file.name}", len(actions)) as advance:
             async for part in _due(actions, speed):
-                results = await _send(client, part)
-                _raise_refusal(results)
-                done.update(_label(result) for result in results)
+                done.update(map(_label, await _send(client, part)))
                 advance(len(part))
         took = time.monotonic() - began
     told = ", ".join(f"{number} {label}" for label, number in done.items()) or "nothing to send"
@@ -137,66 +121,30 @@ async def _due(actions: Sequence[Action], speed: float | None) -> AsyncIterator[
             await asyncio.sleep(TICK_SECONDS)
 
 
-async def _send(client: httpx.AsyncClient, part: Sequence[Action]) -> list[dict[str, Any]]:
-    """The outcome of each action, in order. What may be sent again is, until the patience ends."""
-    results: list[dict[str, Any]] = [{} for _ in part]
-    open_places = list(range(len(part)))
-    for pause in _pauses():
-        answers: list[dict[str, Any]] = []
-        refusal = ""
-        try:
-            response = await client.post("/update-scores", json=[part[place].body for place in open_places])
-            if response.status_code == 200:
-                answers = response.json()["results"]
-            elif not response.json().get("retryable"):
-                raise ScoreboardError(f"{response.json().get('title')} {response.json().get('detail', '')}")
-        except (httpx.TransportError, ValueError) as error:
-            refusal = repr(error)
-        for place, answer in zip(open_places, answers, strict=False):
-            results[place] = answer
-        if answers:
-            open_places = [place for place in open_places if results[place].get("retryable")]
-        if not open_places:
-            return results
-        if pause is None:
-            raise ScoreboardError(f"the api does not answer {refusal}; the same command can be given again")
-        await asyncio.sleep(pause)
-    raise AssertionError("the pauses end with None")
+async def _send(client: Client, part: Sequence[Action]) -> list[Receipt]:
+    """What became of each action, in order. Raises the first refusal."""
+    receipts = []
+    for result in await client.submit_many([(one.user, one.action) for one in part], wait=WAIT_SECONDS):
+        if isinstance(result, Refused):
+            raise result
+        receipts.append(result)
+    return receipts
 
 
-def _pauses() -> Iterator[float | None]:
-    pause, longest = AGAIN_SECONDS
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while time.monotonic() < deadline:
-        yield pause
-        pause = min(2 * pause, longest)
-    yield None
-
-
-def _label(result: dict[str, Any]) -> str:
-    if result.get("duplicate"):
-        return "counted before"
-    return str(result.get("reason") or result.get("status"))
-
-
-def _raise_refusal(results: Sequence[dict[str, Any]]) -> None:
-    for result in results:
-        if "code" in result:
-            raise ScoreboardError(f"{result['title']} {result.get('detail', '')}".strip())
+def _label(receipt: Receipt) -> str:
+    return "counted before" if receipt.duplicate else receipt.reason or receipt.status
 
 
 @asynccontextmanager
 async def service(
     options: Options, url: str | None = None, key: str | None = None, *, scope: Scope = Scope.SCORE_WRITE
-) -> AsyncIterator[httpx.AsyncClient]:
+) -> AsyncIterator[Client]:
     """A client with a service's key.
 
     Without ``url``: for the deployment that runs on the data folder, or is run meanwhile.
     """
-    prefer = {"prefer": f"wait={WAIT_SECONDS}"}
     if url is not None:
-        headers = {"authorization": f"Bearer {key}", **prefer}
-        async with httpx.AsyncClient(base_url=url, headers=headers, timeout=3 * WAIT_SECONDS) as client:
+        async with Client(url, key) as client:
             yield client
         return
     async with (

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import mimetypes
 from importlib import resources
 from typing import Any
 
@@ -22,10 +21,10 @@ PAGE_HEADERS = {
     ),
     "cache-control": "no-cache",  # a new version shows at once; unchanged files cost a 304
 }
-# The client is a module that any page may import.
+# The client and the element are modules that any page may import.
 _MODULE_HEADERS = {"access-control-allow-origin": "*"}
-# The types of what we serve, whatever the machine's tables say.
-_TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml", ".html": "text/html"}
+# What we serve under /web. The pages themselves have addresses of their own.
+_TYPES = {".js": "text/javascript", ".ts": "text/plain", ".css": "text/css", ".svg": "image/svg+xml"}
 
 
 def routes() -> list[HTTPRouteHandler]:
@@ -33,18 +32,17 @@ def routes() -> list[HTTPRouteHandler]:
     folder = resources.files("scoreboard") / "web"
     files: dict[str, tuple[bytes, str, str]] = {}
     for one in folder.iterdir():
-        suffix = "." + one.name.rpartition(".")[2]
-        if one.is_file() and (suffix in _TYPES or mimetypes.guess_type(one.name)[0]):
+        kind = _TYPES.get("." + one.name.rpartition(".")[2])
+        if kind or one.name == "index.html":
             body = one.read_bytes()
-            kind = _TYPES.get(suffix) or mimetypes.guess_type(one.name)[0] or ""
-            files[one.name] = (body, kind, f'"{hashlib.sha256(body).hexdigest()[:16]}"')
+            files[one.name] = (body, kind or "text/html", f'"{hashlib.sha256(body).hexdigest()[:16]}"')
 
     def answer(request: Request[Any, Any, Any], name: str) -> Response[bytes]:
         if name not in files:
             raise Problem("not_found")
         body, kind, etag = files[name]
         headers = PAGE_HEADERS | {"etag": etag, "content-type": f"{kind}; charset=utf-8"}
-        if name.endswith(".js"):
+        if name.endswith((".js", ".ts")):
             headers |= _MODULE_HEADERS
         if request.headers.get("if-none-match") == etag:
             return Response(b"", status_code=304, headers=headers)

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import click
+import msgspec
 
 from scoreboard.cli.command import Deployment, command, main, with_database
 from scoreboard.model import Scope, Verdict, flaw_of_user_id
@@ -140,17 +141,13 @@ def _time(flag: str, text: str | None) -> str | None:
 
 def _ask(deployment: Deployment, act: str, body: dict[str, Any]) -> dict[str, Any]:
     """Have an act carried out, as a service with the scope admin."""
-    from scoreboard.errors import ScoreboardError
     from scoreboard.submit import service
 
     deployment.config  # noqa: B018  a mistake is told before anything is started
 
     async def ask() -> dict[str, Any]:
         async with service(deployment.options, scope=Scope.ADMIN) as client:
-            answer = await client.post(f"/admin/{act}", json=body)
-        found: dict[str, Any] = answer.json()
-        if answer.is_error:
-            raise ScoreboardError(f"{found.get('title')} {found.get('detail', '')}".strip())
+            found: dict[str, Any] = msgspec.json.decode(await client.ask("POST", f"/admin/{act}", body))
         return found
 
     return asyncio.run(ask())

@@ -5,21 +5,23 @@
  * always about the newest board. What nobody would miss (a score that moves nobody) is not told.
  */
 
-import { counted, isolated, number, ordinal } from "./words.js";
+import { isolated } from "./words.js";
 
 const PAUSE_MS = 10_000;
 
 export class Announcer {
   #region;
+  #words;
   /** @type {import("./scoreboard.js").Frame | null} */ #told = null;
   /** @type {import("./scoreboard.js").Frame | null} */ #frame = null;
   #news = "";
   #earliest = 0;
   #timer = 0;
 
-  /** @param {HTMLElement} region an element with `aria-live="polite"` */
-  constructor(region) {
+  /** @param {HTMLElement} region an element with `aria-live="polite"` @param {import("./words.js").Words} words */
+  constructor(region, words) {
     this.#region = region;
+    this.#words = words;
   }
 
   /** @param {import("./scoreboard.js").Frame} frame */
@@ -49,6 +51,7 @@ export class Announcer {
   #changes() {
     const frame = this.#frame;
     const told = this.#told;
+    const { counted, number, ordinal } = this.#words;
     if (!frame || frame === told) return "";
     this.#told = frame;
     const [leader] = frame.top;
@@ -59,10 +62,10 @@ export class Announcer {
     const placeBefore = new Map(told.top.map((line, place) => [line.userId, place]));
     let riser = null;
     let most = 0;
-    frame.top.forEach((line, place) => {
+    for (const [place, line] of frame.top.entries()) {
       const rise = (placeBefore.get(line.userId) ?? told.top.length) - place;
       if (place > 0 && rise > most) [riser, most] = [line, rise];
-    });
+    }
     const rose = riser && `${isolated(riser.name)} rose to ${ordinal(riser.rank)}`;
     if (leader.userId !== told.top[0].userId) return rose ? `${leads}; ${rose}.` : `${leads}.`;
     return rose ? `${leads}; ${rose}.` : "";

@@ -1,54 +1,54 @@
 /**
  * The demo's panel: a visitor joins under a name and scores with a button.
  *
- * In: what `GET /boards` says about the demo. Out: `POST /demo/join`, then `POST /update-score`.
+ * In: what `GET /boards` says about the demo. Out: `POST /demo/join`, then `POST /update-score`; the board is told
+ * who watches, and shows where the visitor stands.
  * The token lives in this tab only (sessionStorage) and never in an address. A try that may or may not have
  * counted is sent again under the same actionId, so it counts once however often it is sent.
  */
 
-import { mayMove } from "./rows.js";
+import { make } from "./markup.js";
+import { mayMove } from "./row.js";
 import { backoff } from "./scoreboard.js";
-import { counted, number, time } from "./words.js";
+import { Words } from "./words.js";
 
 const TRIES = 5;
 /** Presses that may be on their way at the same time: more than a quick thumb needs. */
 const PENDING_MOST = 8;
 const STORE = "scoreboard.visitor";
+const { counted, number, time } = new Words();
 
 const $ = (id) => document.getElementById(id);
 const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
 /** An answer that is not a success, as RFC 9457 tells it. */
 class Refusal extends Error {
-  constructor(problem, status) {
+  constructor(problem, status, retryAfter) {
     super(problem.detail || problem.title || `The server answered ${status}.`);
     this.title = problem.title || this.message;
     this.status = status;
     this.code = problem.code;
     this.retryable = problem.retryable ?? status >= 500;
+    this.retryAfter = retryAfter;
   }
 }
 
 export class TakePart {
   #board;
   #cooldown;
-  #onVisitor;
-  /** @type {{userId: string, name: string, token: string, action: string, scored?: boolean} | null} */ #visitor;
+  /** @type {{userId: string, name: string, token: string, action: string} | null} */ #visitor = null;
   #pending = 0;
   #presses = 0;
   #shownPress = 0;
   #ready = 0;
-  #shows = ""; // what the panel's line tells: "standing", or something that a new frame must not wipe away
 
   /**
-   * @param {string} board the board that is shown
+   * @param {import("./live-scoreboard.js").LiveScoreboard} board
    * @param {{action: string, cooldown?: number}} demo `cooldown`: seconds between two presses that count
-   * @param {(userId: string | null) => void} onVisitor told whenever the visitor's user id changes
    */
-  constructor(board, demo, onVisitor) {
+  constructor(board, demo) {
     this.#board = board;
     this.#cooldown = demo.cooldown ?? 0;
-    this.#onVisitor = onVisitor;
     $("join").addEventListener("submit", (event) => {
       event.preventDefault();
       this.#join();
@@ -59,16 +59,9 @@ export class TakePart {
       this.#say("");
       $("name").focus();
     });
-    this.#become(remembered());
-    if (this.#visitor?.scored) this.#look();
+    const visitor = remembered();
+    if (visitor) this.#become(visitor);
     $("takepart").hidden = false;
-  }
-
-  /** A newer board: the visitor's own line in it, if there, is the newest truth. @param {import("./scoreboard.js").Frame} frame */
-  board(frame) {
-    if (!this.#visitor || this.#pending || this.#shows !== "standing") return;
-    const line = frame.top.find(({ userId }) => userId === this.#visitor.userId);
-    if (line) this.#standing(line);
   }
 
   #become(visitor) {
@@ -78,12 +71,15 @@ export class TakePart {
     $("join").hidden = visitor !== null;
     $("play").hidden = visitor === null;
     $("player").textContent = visitor?.name ?? "";
-    this.#onVisitor(visitor?.userId ?? null);
+    if (visitor) this.#board.setAttribute("player", visitor.userId);
+    else this.#board.removeAttribute("player");
+    this.#board.token = visitor?.token ?? null;
   }
 
   async #join() {
     const button = $("join-button");
-    const name = $("name").value.trim().normalize("NFC");
+    const { value } = /** @type {HTMLInputElement} */ ($("name"));
+    const name = value.trim().normalize("NFC");
     if (!name || button.ariaDisabled === "true") return;
     button.ariaDisabled = "true";
     try {
@@ -140,11 +136,8 @@ export class TakePart {
 
   #tell(answer) {
     if (answer.status === "applied") {
-      if (!this.#visitor.scored) this.#become({ ...this.#visitor, scored: true });
       if (answer.points) float($("score"), `${answer.points > 0 ? "+" : ""}${number(answer.points)}`);
-      const line = answer.boards?.[this.#board];
-      if (line) this.#standing(line);
-      else this.#say(`Counted: ${counted(answer.points, "point")}.`);
+      this.#say(`Counted: ${counted(answer.points, "point")}.`);
     } else if (answer.status === "rejected") {
       const again = answer.retryAt ? ` Again from ${time(new Date(answer.retryAt))}.` : "";
       this.#say(`Not counted: ${answer.reason}.${again}`, true);
@@ -155,24 +148,8 @@ export class TakePart {
     }
   }
 
-  #standing({ score, rank }) {
-    const place = rank === null ? "" : `, rank ${number(rank)}`;
-    this.#say(`You: ${counted(score, "point")}${place}`);
-    this.#shows = "standing";
-  }
-
-  /** After the page was loaded again: where does the visitor stand? */
-  async #look() {
-    const address = `boards/${this.#board}/users/${encodeURIComponent(this.#visitor.userId)}`;
-    const answer = await fetch(address).catch(() => null);
-    if (!answer?.ok) return;
-    const line = await answer.json();
-    if (this.#presses === 0 && line.score !== null) this.#standing(line);
-  }
-
   #say(text, wrong = false) {
     const outcome = $("outcome");
-    this.#shows = "message";
     outcome.classList.toggle("wrong", wrong);
     if (outcome.textContent !== text) outcome.textContent = text;
   }
@@ -188,9 +165,7 @@ async function post(address, body, headers = {}) {
   });
   const data = await answer.json().catch(() => ({}));
   if (answer.ok) return data;
-  const refusal = new Refusal(data, answer.status);
-  refusal.retryAfter = Number(answer.headers.get("Retry-After")) || 0;
-  throw refusal;
+  throw new Refusal(data, answer.status, Number(answer.headers.get("Retry-After")) || 0);
 }
 
 function worded(error) {
@@ -209,10 +184,7 @@ function remembered() {
 /** The points, rising from the button. */
 function float(button, text) {
   if (!mayMove()) return;
-  const points = document.createElement("span");
-  points.className = "points";
-  points.textContent = text;
-  points.ariaHidden = "true";
+  const points = make("span", { class: "points", "aria-hidden": "true" }, text);
   button.append(points);
   points.animate(
     { opacity: [0, 1, 0], transform: ["translate(-50%, 0)", "translate(-50%, -120%)", "translate(-50%, -200%)"] },
