@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 
 @asynccontextmanager
 async def host(html: str, policy: str = "", token: str = "") -> AsyncIterator[str]:
-    """A server with one page, perhaps under a policy, and ``/my-token`` for who is logged in there; its URL."""
+    """A server with one page, perhaps under a policy, and ``/my-token`` for who is logged in; its URL."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         path = (await reader.readuntil(b"\r\n\r\n")).split()[1]

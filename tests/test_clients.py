@@ -85,8 +85,6 @@ def test_the_elements_properties_parts_and_slots_are_documented() -> None:
     named = [word for found in re.findall(r'\bpart: "([\w ]+)"', code) for word in found.split()]
     toggled = re.findall(r'part\.toggle\("(\w+)"', code)
     looks = re.findall(r'\["(\w+)", [`"]', (WEB / "status.js").read_text())
-        r'\["(\w+)", `', code
-    )
     assert set(re.findall(r"`(\w+)`", parts[1])) == {*named, *toggled, *looks}
     assert set(re.findall(r"`(\w+)`", slots[1])) == set(re.findall(r'"slot", \{ name: "(\w+)"', code))
 
@@ -94,9 +92,6 @@ def test_the_elements_properties_parts_and_slots_are_documented() -> None:
 def test_the_options_of_embeds_and_overlays_are_documented() -> None:
     (embed,) = tables("## A frame in another page")
     (overlay,) = tables("## An overlay for streams and screens")
-        tables("## A frame in another page"),
-        tables("## An overlay for streams and screens"),
-    )
     assert set(embed) == set(Embed.__struct_fields__)
     assert set(embed + overlay) == set(Overlay.__struct_fields__)
 
