@@ -1,6 +1,7 @@
 # Everything a checkout needs. `make` alone lists the targets.
 PYTHON ?= python3
 BIN := .venv/bin
+TSC := tests/types/node_modules/.bin/tsc
 
 .DEFAULT_GOAL := help
 .PHONY: help install run demo history test check format lock clean
@@ -22,10 +23,12 @@ history: .venv/installed ## watch the history of one project go by on a live boa
 test: .venv/installed-dev ## run the whole test suite against the real engines
 	$(BIN)/python -m pytest
 
-check: .venv/installed-dev ## formatting, lint and types
+check: .venv/installed-dev $(TSC) ## formatting, lint and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(TSC) -p tests/types
+	$(TSC) -p tests/types/implementation.json
 
 format: .venv/installed-dev ## put the code into its form
 	$(BIN)/ruff format .
@@ -54,4 +57,8 @@ clean: ## remove .venv and caches; the data folder stays
 
 .venv/installed-dev: requirements-dev.lock .venv/installed
 	$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	@touch $@
+
+$(TSC): tests/types/package-lock.json
+	npm ci --prefix tests/types --silent --no-audit --no-fund
 	@touch $@

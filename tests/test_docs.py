@@ -7,21 +7,18 @@ import inspect
 import json
 import os
 import re
-import shutil
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import click
 import msgspec
 import pytest
-from playwright.async_api import async_playwright
 from prometheus_client import REGISTRY
 
 import scoreboard
-from deployment import SECONDS, Deployment, submit
+from deployment import SECONDS
 from processes import Program, environment, started
 from scoreboard import cli, config, issuers
 from scoreboard.errors import PROBLEMS
@@ -364,59 +361,6 @@ async def test_the_quickstart_works_as_written(tmp_path: Path) -> None:
 
 def blocks(document: str, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", text_of(document), re.DOTALL | re.MULTILINE)
-
-
-def test_the_clients_of_the_readme_are_the_examples() -> None:
-    python, javascript = text_of("examples/watch.py"), text_of("examples/watch.mjs")
-    assert blocks("README.md", "python") == [python.partition("\n\n")[2]]
-    assert blocks("README.md", "js") == [javascript]
-
-
-async def test_the_python_client_prints_the_board(deployment: Deployment, tmp_path: Path) -> None:
-    async with deployment.running() as client:
-        await submit(client, "ann", "point:1")
-        address = f"{str(client.base_url).replace('http', 'ws', 1).rstrip('/')}/boards/main/live"
-        program = (sys.executable, str(ROOT / "examples" / "watch.py"), address)
-        async with started(cwd=tmp_path, program=program) as watching:
-            assert watching.process.stdout is not None
-            line = await asyncio.wait_for(watching.process.stdout.readline(), SECONDS)
-            assert line.decode() == "1. ann 1\n"
-            await submit(client, "bob", "point:1")
-            line = await asyncio.wait_for(watching.process.stdout.readline(), SECONDS)
-            assert line.decode() == "1. ann 1  2. bob 1\n"
-
-
-@asynccontextmanager
-async def page() -> AsyncIterator[Any]:
-    """An empty page of another host, in headless Chromium."""
-    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    arguments = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=found, args=arguments)
-        yield await browser.new_page()
-        await browser.close()
-
-
-async def test_the_javascript_client_shows_the_board(deployment: Deployment) -> None:
-    async with deployment.running() as client, page() as shown:
-        await submit(client, "ann", "point:1")
-        address = f"{str(client.base_url).replace('http', 'ws', 1).rstrip('/')}/boards/main/live"
-        script = (
-            text_of("examples/watch.mjs")
-            + f"watch({json.dumps(address)}, (rows) => {{ window.rows = rows; }});"
-        )
-        await shown.add_script_tag(content=script, type="module")
-        await shown.wait_for_function("() => window.rows?.length === 1")
-        await submit(client, "bob", "point:1")
-        await shown.wait_for_function("() => window.rows?.map((row) => row.name).join() === 'ann,bob'")
-
-
-async def test_the_board_of_the_quickstart_shows_in_a_page_of_another_host(deployment: Deployment) -> None:
-    async with deployment.running() as client, page() as shown:
-        await submit(client, "ann", "point:1")
-        (html,) = blocks("docs/quickstart.md", "html")
-        await shown.set_content(html.replace(SERVED, str(client.base_url).rstrip("/")))
-        await shown.wait_for_function("() => document.querySelector('#top').innerText === 'ann: 1'")
 
 
 async def test_the_example_replays_a_history_and_compares(tmp_path: Path) -> None:

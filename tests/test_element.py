@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from typing import Any
 
 import httpx
@@ -16,6 +15,7 @@ from playwright.async_api import Locator, Page, expect
 from browsing import Open, Wire, at_rest, low_contrast
 from conftest import Deploy
 from deployment import Deployment, submit
+from foreign import host
 from scoreboard.config import Config
 from test_page import SCREENSHOTS
 
@@ -57,22 +57,6 @@ def address(server: httpx.AsyncClient) -> str:
     return str(server.base_url).rstrip("/")
 
 
-@asynccontextmanager
-async def host(html: str, headers: str = "") -> AsyncIterator[str]:
-    """Somebody else's web server, with one page; its URL."""
-
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        path = (await reader.readuntil(b"\r\n\r\n")).split()[1]
-        body = html.encode() if path == b"/" else b""
-        head = f"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: {len(body)}\r\n{headers}"
-        writer.write(f"{head}Connection: close\r\n\r\n".encode() + body)
-        await writer.drain()
-        writer.close()
-
-    async with await asyncio.start_server(answer, "127.0.0.1", 0) as listener:
-        yield f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}/"
-
-
 @pytest.fixture
 async def foreign(server: httpx.AsyncClient, visit: Open) -> AsyncIterator[Foreign]:
     """Open a page of another host with this body, and the one script tag that is needed."""
@@ -83,8 +67,7 @@ async def foreign(server: httpx.AsyncClient, visit: Open) -> AsyncIterator[Forei
             script = f'<script type="module" src="{url}/web/live-scoreboard.js"></script>'
             html = f"<!doctype html><html lang=en><title>Foreign</title><body>{script}{body}"
             allowed = policy.format(server=url, live=url.replace("http", "ws"))
-            headers = f"Content-Security-Policy: {allowed}\r\n" if policy else ""
-            return await visit(await stack.enter_async_context(host(html, headers)), server=url, **how)
+            return await visit(await stack.enter_async_context(host(html, allowed)), server=url, **how)
 
         yield open_page
 

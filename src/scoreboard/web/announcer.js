@@ -62,10 +62,10 @@ export class Announcer {
     const placeBefore = new Map(told.top.map((line, place) => [line.userId, place]));
     let riser = null;
     let most = 0;
-    frame.top.forEach((line, place) => {
+    for (const [place, line] of frame.top.entries()) {
       const rise = (placeBefore.get(line.userId) ?? told.top.length) - place;
       if (place > 0 && rise > most) [riser, most] = [line, rise];
-    });
+    }
     const rose = riser && `${isolated(riser.name)} rose to ${ordinal(riser.rank)}`;
     if (leader.userId !== told.top[0].userId) return rose ? `${leads}; ${rose}.` : `${leads}.`;
     return rose ? `${leads}; ${rose}.` : "";

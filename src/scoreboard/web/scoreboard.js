@@ -33,6 +33,7 @@ const BETTER_MOST_MS = 600_000;
 /** A tab that has been hidden for so long lets go; most come back sooner. */
 const HIDDEN_MS = 60_000;
 
+const EVERY_WAY = /** @type {import("./scoreboard.js").Transport[]} */ (Object.keys(WAYS));
 const EXPIRED = 4004;
 /** The server that this module came from; a path prefix counts. */
 const HOME = new URL("..", import.meta.url);
@@ -54,7 +55,7 @@ export function watch(board, options) {
 /** One board, watched until `close()`. Connects at once. */
 export class Watch {
   #address;
-  #ways;
+  /** @type {import("./scoreboard.js").Transport[]} */ #ways;
   #token;
   #onFrame;
   #onYou;
@@ -75,7 +76,7 @@ export class Watch {
 
   /** @param {string} board @param {import("./scoreboard.js").Options} [options] */
   constructor(board, options = {}) {
-    const { server = HOME, token = null, transports = Object.keys(WAYS) } = options;
+    const { server = HOME, token = null, transports = EVERY_WAY } = options;
     const base = String(server).replace(/\/*$/, "/");
     this.#address = new URL(`boards/${encodeURIComponent(board)}`, base);
     this.#ways = transports.filter((name) => name in WAYS);

@@ -23,12 +23,13 @@ const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
 /** An answer that is not a success, as RFC 9457 tells it. */
 class Refusal extends Error {
-  constructor(problem, status) {
+  constructor(problem, status, retryAfter) {
     super(problem.detail || problem.title || `The server answered ${status}.`);
     this.title = problem.title || this.message;
     this.status = status;
     this.code = problem.code;
     this.retryable = problem.retryable ?? status >= 500;
+    this.retryAfter = retryAfter;
   }
 }
 
@@ -77,7 +78,8 @@ export class TakePart {
 
   async #join() {
     const button = $("join-button");
-    const name = $("name").value.trim().normalize("NFC");
+    const { value } = /** @type {HTMLInputElement} */ ($("name"));
+    const name = value.trim().normalize("NFC");
     if (!name || button.ariaDisabled === "true") return;
     button.ariaDisabled = "true";
     try {
@@ -163,9 +165,7 @@ async function post(address, body, headers = {}) {
   });
   const data = await answer.json().catch(() => ({}));
   if (answer.ok) return data;
-  const refusal = new Refusal(data, answer.status);
-  refusal.retryAfter = Number(answer.headers.get("Retry-After")) || 0;
-  throw refusal;
+  throw new Refusal(data, answer.status, Number(answer.headers.get("Retry-After")) || 0);
 }
 
 function worded(error) {

@@ -182,7 +182,7 @@ function polling({ address, newest, token }, { heard, lost }) {
 
 /** @param {URL} url @param {{token: string | null, etag?: string | null, signal: AbortSignal}} how */
 function ask(url, { token, etag, signal }) {
-  const headers = {};
+  /** @type {Record<string, string>} */ const headers = {};
   if (token) headers.authorization = `Bearer ${token}`;
   if (etag) headers["if-none-match"] = etag;
   return fetch(url, { headers, signal, cache: "no-store", credentials: "omit" });
