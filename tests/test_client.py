@@ -6,14 +6,19 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import aclosing, suppress
+from typing import TypeVar
 
+import msgspec
 import pytest
 
-from deployment import SECONDS, Deployment
+from conftest import Deploy
+from deployment import SECONDS, Deployment, submit
 from gate import Gate, gate
-from scoreboard.client import Client, Frame, Receipt, Refused, Unreachable
+from scoreboard.client import Client, Receipt, Refused, Unreachable
+from scoreboard.config import Config
 from scoreboard.model import event_id_of_action
 
+T = TypeVar("T")
 BUSY = (
     b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/problem+json\r\nRetry-After: 1\r\n"
     b"Connection: close\r\n\r\n"
@@ -29,9 +34,9 @@ async def way(deployment: Deployment) -> AsyncIterator[Gate]:
         yield standing
 
 
-async def first(frames: AsyncIterator[Frame]) -> Frame:
+async def first(told: AsyncIterator[T]) -> T:
     async with asyncio.timeout(SECONDS):
-        return await anext(frames)
+        return await anext(told)
 
 
 async def test_an_action_is_reported_and_counts_once(deployment: Deployment, way: Gate) -> None:
@@ -176,6 +181,36 @@ async def test_a_board_that_is_not_there_is_refused(way: Gate) -> None:
         with pytest.raises(Refused) as refused:
             await first(client.watch("nope"))
         assert (refused.value.code, refused.value.retryable) == ("unknown_board", False)
+
+
+async def test_a_user_is_told_its_own_line(deployment: Deployment, way: Gate) -> None:
+    async with Client(way.url, deployment.key) as game, Client(way.url, deployment.token("bob")) as client:
+        await game.submit("ann", "point:1", wait=10)
+        async with aclosing(client.watch_you("main")) as lines:
+            you = await first(lines)
+            assert (you.rank, you.score, you.to_next, you.above) == (None, None, None, ())
+            await game.submit("bob", "point:1", wait=10)
+            you = await first(lines)
+            assert (you.rank, you.score, you.to_next) == (2, 1, 1)
+            assert [line.user_id for line in you.above] == ["ann"]
+
+
+async def test_a_private_board_is_watched_with_a_token_for_as_long_as_there_are_valid_ones(
+    deploy: Deploy,
+) -> None:
+    config = msgspec.convert({"boards": {"main": {"public": False}}}, Config)
+    deployment = await deploy(config)
+    tokens = [deployment.token("ann", lifetime=-60), deployment.token("ann")]
+    async with deployment.running() as server:
+        url = str(server.base_url)
+        await submit(server, "ann", "point:1")
+        async with Client(url, lambda: tokens.pop(0)) as client, aclosing(client.watch("main")) as frames:
+            assert [line.user_id for line in (await first(frames)).top] == ["ann"]
+        assert tokens == []
+        async with Client(url, "nonsense") as client:
+            with pytest.raises(Refused) as refused:
+                await first(client.watch("main"))
+            assert (refused.value.code, refused.value.retryable) == ("invalid_token", False)
 
 
 async def test_credentials_are_in_no_address(deployment: Deployment, way: Gate) -> None:
