@@ -31,6 +31,7 @@ from scoreboard import demo, logs
 from scoreboard.api import boards, docs, embeds, health, moderation, pages, problems, streams, updates
 from scoreboard.api import demo as demo_routes
 from scoreboard.api import grants as grant_routes
+from scoreboard.api.cross_origin import CrossOrigin
 from scoreboard.api.deadlines import Deadlines, http
 from scoreboard.api.outcomes import Outcomes
 from scoreboard.api.readers import Readers
@@ -39,6 +40,7 @@ from scoreboard.api.update_score import UpdateScore
 from scoreboard.auth import Auth
 from scoreboard.auth.grants import Grants
 from scoreboard.auth.keys import Keys
+from scoreboard.auth.origins import Origins
 from scoreboard.auth.policy import Policy
 from scoreboard.auth.proxies import Proxies
 from scoreboard.auth.tokens import Tokens
@@ -84,6 +86,7 @@ class Application:
 
     def __init__(self, services: Services) -> None:
         self._door = services.door
+        self._cross_origin = CrossOrigin(self._answer, Origins(services.config.web.origins))
         readers = Readers(services.config, services.auth)
         handlers = [
             *updates.routes(services),
@@ -103,6 +106,13 @@ class Application:
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Answer one request."""
+        for name, _ in scope["headers"]:
+            if name == b"origin":
+                await self._cross_origin(scope, receive, send)
+                return
+        await self._answer(scope, receive, send)
+
+    async def _answer(self, scope: Any, receive: Any, send: Any) -> None:
         door = self._door
         if found := _USER_PATH.fullmatch(scope["raw_path"]):
             # A user id is taken as it is; the framework would fold its slashes.

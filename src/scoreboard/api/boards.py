@@ -15,14 +15,14 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath, QueryParameter
 
 from scoreboard.api.readers import Readers
-from scoreboard.api.responses import problems
+from scoreboard.api.responses import WHO, problems
 from scoreboard.api.services import Services
 from scoreboard.errors import Problem
 from scoreboard.model import Around
 
 LIMIT = 1_000
 # Only if the board is.
-PRIVATE = ("missing_token", "invalid_token", "token_expired", "origin_denied", "rate_limited")
+PRIVATE = (*WHO, "origin_denied")
 # What a page may send along, and for how long (s) its browser need not ask again.
 PREFLIGHT = {
     "allow": "GET, HEAD, OPTIONS",

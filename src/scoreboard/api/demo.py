@@ -10,6 +10,7 @@ from litestar import Request, Response, post
 from litestar.handlers import HTTPRouteHandler
 from msgspec import Struct
 
+from scoreboard.api.responses import WRITE, problems
 from scoreboard.api.services import Services
 from scoreboard.api.update_score import BODY_BYTES, read_body
 from scoreboard.api.updates import parse_profile
@@ -34,7 +35,7 @@ def routes(services: Services) -> list[HTTPRouteHandler]:
     if not services.demo:
         return []
 
-    @post("/demo/join", summary="Take part in the demo")
+    @post("/demo/join", summary="Take part in the demo", responses=problems(*WRITE, "rate_limited"))
     async def join(request: Request[Any, Any, Any]) -> Response[Any]:
         body = await read_body(dict(request.scope["headers"]), request.receive, BODY_BYTES)
         profile = parse_profile(body)

@@ -13,10 +13,9 @@ from litestar import Request, Response, post
 from litestar.handlers import HTTPRouteHandler
 from msgspec import Meta, Struct
 
-from scoreboard.api.responses import problems
+from scoreboard.api.responses import WHO, WRITE, problems
 from scoreboard.api.services import Services
 from scoreboard.api.update_score import BODY_BYTES, parse_strictly, read_body
-from scoreboard.api.updates import SHAPE, WHO
 from scoreboard.auth.grants import DEFAULT_SECONDS, LIFETIME_SECONDS, new_grant
 from scoreboard.auth.policy import insufficient
 from scoreboard.errors import Problem
@@ -55,7 +54,7 @@ def routes(services: Services) -> list[HTTPRouteHandler]:
         summary="Have a grant made (services)",
         response_description="Signed; counts once, for this user",
         responses=problems(
-            *SHAPE, *WHO, "insufficient_scope", "action_not_allowed", "unknown_action", "unavailable"
+            *WRITE, *WHO, "insufficient_scope", "action_not_allowed", "unknown_action", "unavailable"
         ),
     )
     async def make_grant(request: Request[Any, Any, Any]) -> Response[GrantMade]:

@@ -25,7 +25,7 @@ from msgspec import Meta, Struct
 from scoreboard import history
 from scoreboard.amending import Trial
 from scoreboard.api.boards import user_in_path
-from scoreboard.api.responses import problems
+from scoreboard.api.responses import WHO, WRITE, problems
 from scoreboard.api.services import Services
 from scoreboard.api.update_score import BODY_BYTES, parse_strictly, read_body
 from scoreboard.auth.policy import insufficient
@@ -36,8 +36,6 @@ from scoreboard.model import Amend, Mark, Outcome, Principal, Scope, Verdict, fl
 WAIT_SECONDS = 10.0
 REASON_CHARACTERS = 500
 ROWS = 1_000  # a page at most
-SHAPE = ("malformed_json", "invalid_field", "unknown_field", "payload_too_large", "unsupported_media_type")
-WHO = ("missing_token", "invalid_token", "token_expired", "rate_limited")
 READS = problems(*WHO, "insufficient_scope", "invalid_field", "unavailable")
 MARKS: dict[str, tuple[str, bool, str]] = {
     "ban": ("banned", True, "Refuse all that a user reports from now on"),
@@ -257,7 +255,7 @@ def _answers() -> dict[str, Any]:
         "response_description": "What it did, or would do",
         "responses": {
             202: ResponseSpec(Done, generate_examples=False, description="In the log; it will be done"),
-            **problems(*SHAPE, *WHO, "insufficient_scope", "queue_full", "unavailable"),
+            **problems(*WRITE, *WHO, "insufficient_scope", "queue_full", "unavailable"),
         },
     }
 

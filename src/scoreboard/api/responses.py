@@ -7,6 +7,18 @@ from msgspec import Struct
 
 from scoreboard.errors import PROBLEMS
 
+WHO = ("missing_token", "invalid_token", "token_expired", "rate_limited")
+"""Of whatever has to be known who asks for it."""
+WRITE = (
+    "origin_denied",
+    "malformed_json",
+    "invalid_field",
+    "unknown_field",
+    "payload_too_large",
+    "unsupported_media_type",
+)
+"""Of whatever has a body."""
+
 
 class ProblemBody(Struct, frozen=True, rename="camel"):
     """An error (RFC 9457, `application/problem+json`)."""

@@ -20,7 +20,7 @@ from litestar.params import FromPath, HeaderParameter
 from msgspec import Meta, Struct
 
 from scoreboard.api.boards import user_in_path
-from scoreboard.api.responses import problems
+from scoreboard.api.responses import WHO, WRITE, problems
 from scoreboard.api.services import Services
 from scoreboard.api.update_score import (
     BATCH_BYTES,
@@ -45,8 +45,6 @@ from scoreboard.model import (
     text_of_time,
 )
 
-SHAPE = ("malformed_json", "invalid_field", "unknown_field", "payload_too_large", "unsupported_media_type")
-WHO = ("missing_token", "invalid_token", "token_expired", "rate_limited")
 QUEUE = ("queue_full", "unavailable")
 Prefer = Annotated[
     str | None,
@@ -118,7 +116,7 @@ def routes(services: Services) -> list[HTTPRouteHandler]:
             ),
             **problems(
                 *(
-                    *SHAPE,
+                    *WRITE,
                     *WHO,
                     "insufficient_scope",
                     "user_mismatch",
@@ -147,7 +145,7 @@ def routes(services: Services) -> list[HTTPRouteHandler]:
         status_code=200,
         response_description="What each would have been answered alone, in their order",
         summary="Report up to 1,000 completed actions (services)",
-        responses=problems(*SHAPE, *WHO, "insufficient_scope", "unavailable"),
+        responses=problems(*WRITE, *WHO, "insufficient_scope", "unavailable"),
     )
     async def update_scores(
         request: Request[Any, Any, Any],
@@ -197,7 +195,7 @@ def routes(services: Services) -> list[HTTPRouteHandler]:
         status_code=202,
         response_description="Synced to disk; will be shown",
         summary="Choose the name that a user is shown under",
-        responses=problems(*SHAPE, *WHO, "insufficient_scope", "user_mismatch", *QUEUE),
+        responses=problems(*WRITE, *WHO, "insufficient_scope", "user_mismatch", *QUEUE),
     )
     async def name_user(request: Request[Any, Any, Any], user_id: FromPath[str]) -> Response[Renamed]:
         body = await body_of(request, BODY_BYTES)

@@ -1,4 +1,4 @@
-"""Which pages may use what is not for everybody: those of our own host, and of ``web.origins``. Pure.
+"""Which pages may write and use what is private: those of our own host, and of ``web.origins``. Pure.
 
 A browser says in ``Origin`` which page asks (RFC 6454). Programs say nothing, and abuse nobody's trust.
 """
@@ -18,5 +18,6 @@ class Origins:
         """May a page of this origin ask, when the request was sent to ``host`` (the header)?"""
         if origin is None or origin.lower() in self._trusted:
             return True
-        _, separator, authority = origin.lower().partition("://")
-        return bool(separator) and authority == host.lower()
+        # With or without TLS: that is the proxy's business, and there is no cookie to be stolen in between.
+        scheme, _, authority = origin.lower().partition("://")
+        return scheme in ("http", "https") and authority != "" and authority == host.lower()

@@ -93,6 +93,7 @@ def _problem(problem: Problem) -> bytes:
             "Content-Length": str(len(body)),
             "Cache-Control": "no-store",
             "Connection": "close",
+            "X-Content-Type-Options": "nosniff",
         }
     )
     if problem.retry_after is not None:
