@@ -66,7 +66,7 @@ class Signer:
     def token(self, *, headers: dict[str, Any] | None = None, **changes: Any) -> str:
         """A user's token, with changes."""
         now = int(time.time())
-        claims = {"iss": "https://id.example", "aud": "scoreboard", "sub": "ann", "iat": now, "exp": now + 60}
+        claims = {"iss": "https://id.example", "aud": "scoreboard", "sub": "ann", "iat": now, "exp": now + 3_600}
         return self.sign(claims | changes, **(headers or {}))
 
     def grant(self, *, headers: dict[str, Any] | None = None, **changes: Any) -> str:
@@ -79,7 +79,7 @@ class Signer:
             "act": "boss-kill",
             "jti": "one",
             "iat": now,
-            "exp": now + 60,
+            "exp": now + 3_600,
         }
         return self.sign(claims | changes, **{"typ": "sb-grant+jwt", **(headers or {})})
 

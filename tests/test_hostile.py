@@ -82,7 +82,7 @@ def raw_claims(text: str) -> str:
     return f"{head}.{body}.{part(ISSUER.private.sign(f'{head}.{body}'.encode()))}"
 
 
-CLAIMS = {"iss": "https://id.example", "aud": "scoreboard", "sub": "ann", "iat": NOW, "exp": NOW + 60}
+CLAIMS = {"iss": "https://id.example", "aud": "scoreboard", "sub": "ann", "iat": NOW, "exp": NOW + 3_600}
 
 
 def confused(signer: Signer, issuer: str) -> str:
@@ -139,8 +139,8 @@ def tokens() -> Iterator[Case]:
         ),
         "the local issuer": ISSUER.token(iss="scoreboard"),
         "no exp": ISSUER.token(exp=None),
-        "exp in a text": ISSUER.token(exp=str(NOW + 60)),
-        "exp with a fraction": ISSUER.token(exp=NOW + 60.5),
+        "exp in a text": ISSUER.token(exp=str(NOW + 3_600)),
+        "exp with a fraction": ISSUER.token(exp=NOW + 3_600.5),
         "exp 1e300": raw_claims("1e300"),
         "exp NaN": raw_claims("NaN"),
         "exp Infinity": raw_claims("Infinity"),
