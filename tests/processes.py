@@ -66,6 +66,7 @@ def settings_of(deployment: Deployment) -> dict[str, str]:
     """A deployment's engines and secret, as variables for single roles."""
     outer = deployment.environment
     return {
+        "SCOREBOARD_RATE_LIMITS_ENABLED": str(deployment.config.rate_limits.enabled).lower(),
         "SCOREBOARD_DATABASE_URL": outer.database,
         "SCOREBOARD_QUEUE_URL": outer.queue,
         "SCOREBOARD_BOARD_URL": outer.board,

@@ -66,7 +66,8 @@ class Signer:
     def token(self, *, headers: dict[str, Any] | None = None, **changes: Any) -> str:
         """A user's token, with changes."""
         now = int(time.time())
-        claims = {"iss": "https://id.example", "aud": "scoreboard", "sub": "ann", "iat": now, "exp": now + 3_600}
+        claims: dict[str, Any] = {"iss": "https://id.example", "aud": "scoreboard", "sub": "ann"}
+        claims |= {"iat": now, "exp": now + 3_600}
         return self.sign(claims | changes, **(headers or {}))
 
     def grant(self, *, headers: dict[str, Any] | None = None, **changes: Any) -> str:

@@ -35,7 +35,7 @@ async def test_of_500_tries_at_one_below_the_limit_exactly_one_gets_in(
     deploy: Deploy, tmp_path: Path
 ) -> None:
     deployment = await deploy(Config(actions={"kill": CONFIG.actions["kill"]}))
-    (tmp_path / "scoreboard.toml").write_text(FILE + "[rate_limits]\nenabled = false\n" * _limits_rates())
+    (tmp_path / "scoreboard.toml").write_text(FILE)
     settings = settings_of(deployment)
     ports = [free_port(), free_port()]
     async with (
@@ -72,11 +72,6 @@ async def test_of_500_tries_at_one_below_the_limit_exactly_one_gets_in(
         assert await connection.fetchval("SELECT score FROM scores WHERE user_id = 'ann'") == 30
         outcomes = await connection.fetch("SELECT outcome, count(*) FROM events GROUP BY outcome")
         assert dict(outcomes) == {"applied": 3, "rejected": 499}  # type: ignore[arg-type]
-
-
-def _limits_rates() -> bool:
-    """Does this version limit rates?"""
-    return "rate_limits" in Config.__struct_fields__
 
 
 @pytest.fixture(scope="module")
