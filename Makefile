@@ -4,10 +4,10 @@ BIN := .venv/bin
 TSC := tests/types/node_modules/.bin/tsc
 
 .DEFAULT_GOAL := help
-.PHONY: help install run demo history test check format lock clean
+.PHONY: help install run demo history test check bench-fanout bench-latency format lock clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: .venv/installed ## make .venv with the scoreboard command and the engines
 
@@ -29,6 +29,12 @@ check: .venv/installed-dev $(TSC) ## formatting, lint and types
 	$(BIN)/mypy
 	$(TSC) -p tests/types
 	$(TSC) -p tests/types/implementation.json
+
+bench-fanout: .venv/installed-dev ## what a delivered frame costs, beside others (takes a C compiler, some 10 minutes)
+	$(BIN)/python bench/fanout.py
+
+bench-latency: .venv/installed-dev ## from an update to every screen (takes a C compiler, some 2 minutes)
+	$(BIN)/python bench/latency.py
 
 format: .venv/installed-dev ## put the code into its form
 	$(BIN)/ruff format .
