@@ -28,12 +28,16 @@ class Gate:
         """Given to the next requests instead of the server's, one each."""
         self.requests: list[str] = []
         """The first lines of all requests, and their heads' other lines."""
-        self._links: dict[asyncio.StreamWriter, asyncio.StreamWriter] = {}
+        self._links: dict[asyncio.StreamWriter, str] = {}
         self._more = asyncio.Event()
 
     def seen(self, part: str) -> list[str]:
         """The requests so far with this in their heads."""
         return [request for request in self.requests if part in request]
+
+    def open(self, part: str) -> int:
+        """How many connections are open whose newest request has this in its head."""
+        return sum(part in head for head in self._links.values())
 
     async def until(self, part: str, count: int = 1) -> None:
         """Wait for so many requests with this in their heads."""
@@ -60,7 +64,7 @@ class Gate:
         except OSError:
             client.transport.abort()
             return
-        self._links[client] = server
+        self._links[client] = ""
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._back(answers, client))
@@ -79,6 +83,7 @@ class Gate:
             for found in _REQUEST.finditer(data):
                 head = data[found.start() :].partition(b"\r\n\r\n")[0].decode("latin-1")
                 self.requests.append(head)
+                self._links[client] = head
                 self._more.set()
                 if any(part in head for part in self.blocked):
                     raise EOFError

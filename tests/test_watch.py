@@ -180,6 +180,7 @@ async def test_a_better_way_is_tried_again_and_taken_without_a_gap(
     await passing(page, server, board, 61, scored)
     assert await states(page) == [*before, "live"]  # once by events, once by the better way, nothing between
     assert len(way.seen("Upgrade: websocket")) == tries + 2
+    await until(lambda: way.open("/events") == 0)
 
 
 async def test_a_tab_that_is_hidden_lets_go_and_a_shown_one_is_up_to_date_at_once(
