@@ -110,12 +110,15 @@ async def test_attributes_and_properties_say_what_is_shown(foreign: Foreign) -> 
     await board.evaluate("(one) => one.setAttribute('heading', 'Top <4>')")
     await expect(names(page)).to_have_count(4)
     await expect(page.get_by_role("heading")).to_have_text("Top <4>")
-    await board.evaluate("(one) => { one.board = 'race'; one.removeAttribute('heading'); }")
-    await expect(page.get_by_role("heading", name="No scores yet")).to_be_visible()
-    await expect(page.get_by_role("heading", level=2)).to_have_text("race")
-    await board.evaluate("(one) => { one.board = 'nope'; }")
+    await board.evaluate("(one) => { one.board = 'nope'; one.removeAttribute('heading'); }")
     await expect(page.get_by_role("heading", name="There is no such board")).to_be_visible()
     await expect(page.locator("#link")).to_have_text("Stopped")
+    await expect(names(page)).to_have_count(0)
+    await board.evaluate("(one) => { one.board = 'race'; }")
+    await expect(page.get_by_role("heading", name="No scores yet")).to_be_visible()
+    await expect(page.get_by_role("heading", name="There is no such board")).to_be_hidden()
+    await expect(page.get_by_role("heading", level=2)).to_have_text("race")
+    await expect(page.locator("#link")).to_have_text("Live")
 
 
 async def test_without_a_board_the_first_one_is_shown(foreign: Foreign) -> None:

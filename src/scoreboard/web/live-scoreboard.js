@@ -96,7 +96,7 @@ export class LiveScoreboard extends HTMLElement {
     if (!this.#life) return;
     if (name === "board" || name === "server") {
       this.disconnectedCallback();
-      this.#frame = null;
+      this.#forget();
       this.connectedCallback();
     } else if (name === "heading") {
       this.#showHeading();
@@ -166,6 +166,18 @@ export class LiveScoreboard extends HTMLElement {
     write(this.#parts.title, heading);
     this.#parts.title.hidden = heading === "";
     this.#parts.table.ariaLabel = this.#parts.board.ariaLabel = heading || this.board;
+  }
+
+  /** Nothing of one board stays when another is to be shown. */
+  #forget() {
+    const { skeleton, table, empty, stopped, you, board, players, updated } = this.#parts;
+    this.#frame = null;
+    this.#rows.clear();
+    skeleton.hidden = false;
+    table.hidden = empty.hidden = stopped.hidden = you.hidden = true;
+    board.ariaBusy = "true";
+    players.replaceChildren();
+    updated.replaceChildren();
   }
 
   /** @param {import("./scoreboard.js").Frame} frame */

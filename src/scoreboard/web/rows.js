@@ -67,6 +67,12 @@ export class Rows {
     if (this.#counting.size && !this.#tick) this.#tick = requestAnimationFrame(this.#count);
   }
 
+  /** Take all rows away at once: what comes next is another board. */
+  clear() {
+    this.#dismiss(new Set(), new Map());
+    this.#body.replaceChildren(); // those that were just leaving, too
+  }
+
   /**
    * @param {Set<string>} staying user ids
    * @param {Map<Row, number>} tops where rows were; empty when nothing shall move
