@@ -137,7 +137,9 @@ export class TakePart {
   #tell(answer) {
     if (answer.status === "applied") {
       if (answer.points) float($("score"), `${answer.points > 0 ? "+" : ""}${number(answer.points)}`);
-      this.#say(`Counted: ${counted(answer.points, "point")}.`);
+      const line = answer.boards?.[this.#board.board];
+      const rank = line?.rank ? `, rank ${number(line.rank)}` : "";
+      this.#say(`Counted: ${counted(line?.score ?? answer.points, "point")}${rank}.`);
     } else if (answer.status === "rejected") {
       const again = answer.retryAt ? ` Again from ${time(new Date(answer.retryAt))}.` : "";
       this.#say(`Not counted: ${answer.reason}.${again}`, true);
