@@ -204,7 +204,7 @@ async def test_who_expires_is_told_so_on_both_transports(
         monkeypatch.setattr(members, "CHECK_SECONDS", 0.01)
         now = time.time()
         monkeypatch.setattr("scoreboard.auth.tokens.time.time", lambda: now + 600 + LEEWAY_SECONDS)
-        assert await client.closed() == (4004, "token expired")
+        assert await client.receive() == (8, b"\x0f\xa4token expired")
         assert await stream.message() == {"type": "bye", "code": 4004, "retryAfter": 0}
         assert await stream.rest() == b""
         live.hub.publish(frame(2))

@@ -122,6 +122,6 @@ class Members:
             except Problem as problem:
                 if problem.status == HTTPStatus.UNAUTHORIZED:
                     for watcher in list(member.watchers):
-                        watcher.close(TOKEN_EXPIRED, "token expired", 0)
+                        watcher.close(TOKEN_EXPIRED, "token expired")
             if number % BATCH == 0:
                 await asyncio.sleep(0)
