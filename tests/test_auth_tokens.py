@@ -348,15 +348,20 @@ async def test_invented_kids_do_not_hammer_the_issuer(server: KeyServer) -> None
         assert await outcome(auth, OLD.token()) == "fine"
 
 
-async def test_a_new_key_is_taken_at_its_first_token_and_an_old_one_ends_when_it_is_gone(
-    server: KeyServer,
-) -> None:
+async def test_a_new_key_is_taken_at_its_first_token(server: KeyServer) -> None:
     server.publish(OLD.jwk)
+    async with published(server) as auth:
+        assert await outcome(auth, OLD.token()) == "fine"
+        server.publish(OLD.jwk, NEW.jwk)
+        assert [await outcome(auth, one.token()) for one in (NEW, OLD)] == ["fine", "fine"]
+        assert server.asked == 2
+
+
+async def test_an_old_key_ends_when_it_is_gone_also_for_tokens_seen_before(server: KeyServer) -> None:
+    server.publish(OLD.jwk, NEW.jwk)
     old = OLD.token()
     async with published(server, jwks_seconds=1) as auth:
         assert await outcome(auth, old) == "fine"
-        server.publish(OLD.jwk, NEW.jwk)
-        assert [await outcome(auth, one) for one in (NEW.token(), old)] == ["fine", "fine"]
         server.publish(NEW.jwk)
 
         async def gone() -> bool:
@@ -372,16 +377,18 @@ async def test_a_new_key_is_taken_at_its_first_token_and_an_old_one_ends_when_it
         await until(none)
 
 
+EMPTY = b'{"keys":[]}'
 BROKEN: dict[str, Callable[[KeyServer], None]] = {
-    "an error": lambda server: server.send(b"{}", "500 Internal Server Error"),
-    "not found": lambda server: server.send(b"", "404 Not Found"),
+    "an error": lambda server: server.send(EMPTY, "500 Internal Server Error"),
+    "not found": lambda server: server.send(EMPTY, "404 Not Found"),
     "not JSON": lambda server: server.send(b"<html>"),
     "not a key set": lambda server: server.send(b"[]"),
-    "too large": lambda server: server.send(b" " * (jwks.SET_BYTES + 1)),
+    "too large": lambda server: server.send(EMPTY + b" " * jwks.SET_BYTES),
     "too many keys": lambda server: server.publish(*[{"kty": "RSA"}] * (jwks.SET_KEYS + 1)),
-    "compressed": lambda server: server.send(b'{"keys":[]}', "200 OK", "Content-Encoding: gzip"),
+    "compressed": lambda server: server.send(EMPTY, "200 OK", "Content-Encoding: gzip"),
     "no HTTP": lambda server: setattr(server, "answer", b"hello\r\n\r\n"),
     "nothing": lambda server: setattr(server, "answer", b""),
+    "a drip": lambda server: setattr(server, "drips", True),
     "silence": lambda server: setattr(server, "answer", None),
 }
 
