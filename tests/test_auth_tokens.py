@@ -70,6 +70,16 @@ def test_each_algorithm_is_verified_with_its_key(algorithm: Any) -> None:
         assert code(tokens_of(algorithms=(algorithm,), keys=(signer.pem,)), signer.token()) == "fine"
 
 
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_a_signature_of_another_length_is_none(algorithm: Any) -> None:
+    signer = Signer(algorithm)
+    judge, token = tokens_of(algorithms=(algorithm,), keys=(signer.pem,)), signer.token()
+    head, _, signature = token.rpartition(".")
+    for other in ("", "AA", signature[:-4], signature + signature, part(bytes(64)), part(bytes(256))):
+        assert code(judge, f"{head}.{other}") == "invalid_token"
+    assert code(judge, token) == "fine"
+
+
 def test_a_shared_secret_is_verified_as_hs256_alone() -> None:
     judge = tokens_of(algorithms=("HS256",), secret=SECRET)
     claims = jwt.decode(ID.token(), options={"verify_signature": False})
@@ -103,6 +113,11 @@ def forged(header: dict[str, Any], key: bytes = b"") -> str:
     return f"{text}.{part(hmac.digest(key, text.encode(), hashlib.sha256)) if key else ''}"
 
 
+def mislabelled(algorithm: str) -> str:
+    text = f"{part({'alg': algorithm, 'typ': 'JWT'})}.{ID.token().split('.')[1]}"
+    return f"{text}.{part(ID.private.sign(text.encode()))}"
+
+
 @pytest.mark.parametrize(
     "token",
     [
@@ -111,6 +126,8 @@ def forged(header: dict[str, Any], key: bytes = b"") -> str:
         pytest.param(lambda: forged({"alg": "HS256"}, ID.pem.encode()), id="the public key as a secret"),
         pytest.param(lambda: forged({"alg": "HS256"}, b"x" * 32), id="another algorithm"),
         pytest.param(lambda: forged({}, b"x"), id="no algorithm"),
+        pytest.param(lambda: mislabelled("none"), id="rightly signed, and labelled none"),
+        pytest.param(lambda: mislabelled("ES256"), id="rightly signed, and labelled otherwise"),
         pytest.param(lambda: forged({"alg": ["EdDSA"]}, b"x"), id="a list of algorithms"),
         pytest.param(lambda: forged({"alg": "EdDSA", "kid": 1}, b"x"), id="a kid that is a number"),
         pytest.param(lambda: forged({"alg": "EdDSA", "kid": ""}, b"x"), id="an empty kid"),
