@@ -99,6 +99,8 @@ class KeyServer:
         self.asked = 0
         self.answer: bytes | None = b""
         """What is sent; ``None``: nothing, and the connection stays open."""
+        self.drips = False
+        """Does the answer come a byte at a time, without end?"""
 
     def publish(self, *keys: dict[str, Any]) -> None:
         """Answer with this key set from now on."""
@@ -108,6 +110,7 @@ class KeyServer:
         """Answer like this from now on."""
         lines = (f"HTTP/1.1 {status}", f"Content-Length: {len(body)}", "Connection: close", *headers)
         self.answer = "\r\n".join((*lines, "", "")).encode() + body
+        self.drips = False
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -115,6 +118,12 @@ class KeyServer:
             self.asked += 1
             if self.answer is None:
                 await reader.read()
+            elif self.drips:
+                writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+                while not reader.at_eof():
+                    writer.write(b" ")
+                    await writer.drain()
+                    await asyncio.sleep(0.02)
             else:
                 writer.write(self.answer)
                 await writer.drain()

@@ -70,6 +70,16 @@ def test_each_algorithm_is_verified_with_its_key(algorithm: Any) -> None:
         assert code(tokens_of(algorithms=(algorithm,), keys=(signer.pem,)), signer.token()) == "fine"
 
 
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_a_signature_of_another_length_is_none(algorithm: Any) -> None:
+    signer = Signer(algorithm)
+    judge, token = tokens_of(algorithms=(algorithm,), keys=(signer.pem,)), signer.token()
+    head, _, signature = token.rpartition(".")
+    for other in ("", "AA", signature[:-4], signature + signature, part(bytes(64)), part(bytes(256))):
+        assert code(judge, f"{head}.{other}") == "invalid_token"
+    assert code(judge, token) == "fine"
+
+
 def test_a_shared_secret_is_verified_as_hs256_alone() -> None:
     judge = tokens_of(algorithms=("HS256",), secret=SECRET)
     claims = jwt.decode(ID.token(), options={"verify_signature": False})
@@ -103,6 +113,11 @@ def forged(header: dict[str, Any], key: bytes = b"") -> str:
     return f"{text}.{part(hmac.digest(key, text.encode(), hashlib.sha256)) if key else ''}"
 
 
+def mislabelled(algorithm: str) -> str:
+    text = f"{part({'alg': algorithm, 'typ': 'JWT'})}.{ID.token().split('.')[1]}"
+    return f"{text}.{part(ID.private.sign(text.encode()))}"
+
+
 @pytest.mark.parametrize(
     "token",
     [
@@ -111,6 +126,8 @@ def forged(header: dict[str, Any], key: bytes = b"") -> str:
         pytest.param(lambda: forged({"alg": "HS256"}, ID.pem.encode()), id="the public key as a secret"),
         pytest.param(lambda: forged({"alg": "HS256"}, b"x" * 32), id="another algorithm"),
         pytest.param(lambda: forged({}, b"x"), id="no algorithm"),
+        pytest.param(lambda: mislabelled("none"), id="rightly signed, and labelled none"),
+        pytest.param(lambda: mislabelled("ES256"), id="rightly signed, and labelled otherwise"),
         pytest.param(lambda: forged({"alg": ["EdDSA"]}, b"x"), id="a list of algorithms"),
         pytest.param(lambda: forged({"alg": "EdDSA", "kid": 1}, b"x"), id="a kid that is a number"),
         pytest.param(lambda: forged({"alg": "EdDSA", "kid": ""}, b"x"), id="an empty kid"),
@@ -348,15 +365,20 @@ async def test_invented_kids_do_not_hammer_the_issuer(server: KeyServer) -> None
         assert await outcome(auth, OLD.token()) == "fine"
 
 
-async def test_a_new_key_is_taken_at_its_first_token_and_an_old_one_ends_when_it_is_gone(
-    server: KeyServer,
-) -> None:
+async def test_a_new_key_is_taken_at_its_first_token(server: KeyServer) -> None:
     server.publish(OLD.jwk)
+    async with published(server) as auth:
+        assert await outcome(auth, OLD.token()) == "fine"
+        server.publish(OLD.jwk, NEW.jwk)
+        assert [await outcome(auth, one.token()) for one in (NEW, OLD)] == ["fine", "fine"]
+        assert server.asked == 2
+
+
+async def test_an_old_key_ends_when_it_is_gone_also_for_tokens_seen_before(server: KeyServer) -> None:
+    server.publish(OLD.jwk, NEW.jwk)
     old = OLD.token()
     async with published(server, jwks_seconds=1) as auth:
         assert await outcome(auth, old) == "fine"
-        server.publish(OLD.jwk, NEW.jwk)
-        assert [await outcome(auth, one) for one in (NEW.token(), old)] == ["fine", "fine"]
         server.publish(NEW.jwk)
 
         async def gone() -> bool:
@@ -372,16 +394,18 @@ async def test_a_new_key_is_taken_at_its_first_token_and_an_old_one_ends_when_it
         await until(none)
 
 
+EMPTY = b'{"keys":[]}'
 BROKEN: dict[str, Callable[[KeyServer], None]] = {
-    "an error": lambda server: server.send(b"{}", "500 Internal Server Error"),
-    "not found": lambda server: server.send(b"", "404 Not Found"),
+    "an error": lambda server: server.send(EMPTY, "500 Internal Server Error"),
+    "not found": lambda server: server.send(EMPTY, "404 Not Found"),
     "not JSON": lambda server: server.send(b"<html>"),
     "not a key set": lambda server: server.send(b"[]"),
-    "too large": lambda server: server.send(b" " * (jwks.SET_BYTES + 1)),
+    "too large": lambda server: server.send(EMPTY + b" " * jwks.SET_BYTES),
     "too many keys": lambda server: server.publish(*[{"kty": "RSA"}] * (jwks.SET_KEYS + 1)),
-    "compressed": lambda server: server.send(b'{"keys":[]}', "200 OK", "Content-Encoding: gzip"),
+    "compressed": lambda server: server.send(EMPTY, "200 OK", "Content-Encoding: gzip"),
     "no HTTP": lambda server: setattr(server, "answer", b"hello\r\n\r\n"),
     "nothing": lambda server: setattr(server, "answer", b""),
+    "a drip": lambda server: setattr(server, "drips", True),
     "silence": lambda server: setattr(server, "answer", None),
 }
 

@@ -282,6 +282,20 @@ def test_documents_name_no_place_of_one_machine() -> None:
                 assert word not in text, f"{path.name}: {word}"
 
 
+def test_each_threat_names_a_test_that_exists() -> None:
+    rows = re.findall(r"\[(\w+)\.py\]\(\S+\): `(\w+)`", section(text_of("docs/security.md"), "## Threats"))
+    assert len(rows) >= 20
+    for file, test in rows:
+        assert f"def {test}(" in text_of(f"tests/{file}.py"), test
+
+
+def test_how_to_sign_a_grant_is_shown_as_the_examples_do_it() -> None:
+    for language, example in (("python", "examples/grant.py"), ("js", "examples/grant.mjs")):
+        for block in blocks("docs/security.md", language):
+            for part in block.split("\n\n"):
+                assert part.strip() in text_of(example)
+
+
 def test_the_worked_example_of_an_event_id_is_right() -> None:
     text = section(text_of("docs/protocol.md"), "### Event ids")
     assert f"eventId  {event_id_of_action('ann', 'point:1')}" in text
