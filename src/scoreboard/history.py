@@ -17,8 +17,8 @@ from scoreboard.amending import Trial
 from scoreboard.database import STATEMENTS, Database
 from scoreboard.model import Amend, text_of_time
 
-END = 2**63 - 1
-"""After every number of the ledger."""
+END = 2**53 - 1
+"""After every number of the ledger; the largest that JSON holds, for it is shown (10^13 envelopes)."""
 _LAST_ID = UUID(int=2**128 - 1)
 
 

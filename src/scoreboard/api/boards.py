@@ -12,13 +12,15 @@ from typing import Annotated, Any
 import msgspec
 from litestar import HttpMethod, Request, Response, get, route
 from litestar.handlers import HTTPRouteHandler
+from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath, QueryParameter
 
 from scoreboard.api.readers import Readers
 from scoreboard.api.responses import WHO, problems
 from scoreboard.api.services import Services
+from scoreboard.board.form import Page
 from scoreboard.errors import Problem
-from scoreboard.model import Around
+from scoreboard.model import Around, Frame
 
 LIMIT = 1_000
 # Only if the board is.
@@ -64,7 +66,11 @@ def routes(services: Services, readers: Readers) -> list[HTTPRouteHandler]:
         "/boards/{board:str}",
         summary="The top of a board",
         description="Without parameters: the newest live frame, with its epoch and seq as `ETag`.",
-        responses=problems("unknown_board", "invalid_field", *PRIVATE, "unavailable"),
+        responses={
+            200: ResponseSpec(Frame | Page, generate_examples=False, description="The frame, or a page"),
+            304: ResponseSpec(None, description="`If-None-Match` names what would be answered"),
+            **problems("unknown_board", "invalid_field", *PRIVATE, "unavailable"),
+        },
     )
     async def show_board(
         request: Request[Any, Any, Any],

@@ -13,6 +13,7 @@ from litestar import Request, Response, post
 from litestar.handlers import HTTPRouteHandler
 from msgspec import Meta, Struct
 
+from scoreboard.api.forms import Duration, Type, UserId
 from scoreboard.api.responses import WHO, WRITE, problems
 from scoreboard.api.services import Services
 from scoreboard.api.update_score import BODY_BYTES, parse_strictly, read_body
@@ -25,10 +26,11 @@ from scoreboard.model import Scope, flaw_of_user_id, seconds_of, text_of_time
 class GrantRequest(Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
     """Whom to permit what."""
 
-    user_id: Annotated[str, Meta(description="Who may have the points: 1 to 128 characters.")]
-    action: Annotated[str, Meta(description="A type of the policy `grant`.")]
+    user_id: Annotated[UserId, Meta(description="Who may have the points: 1 to 128 visible characters.")]
+    action: Annotated[Type, Meta(description="A type of the policy `grant`.")]
     expires_in: Annotated[
-        int | str, Meta(description="Seconds, or a text like `15m`; at most a day. Default: 15 minutes.")
+        Annotated[int, Meta(extra_json_schema={"minimum": 1, "maximum": LIFETIME_SECONDS})] | Duration,
+        Meta(description="Seconds, or a text like `15m`; at most a day. Default: 15 minutes."),
     ] = DEFAULT_SECONDS
 
 

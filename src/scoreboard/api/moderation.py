@@ -25,6 +25,7 @@ from msgspec import Meta, Struct
 from scoreboard import history
 from scoreboard.amending import Trial
 from scoreboard.api.boards import user_in_path
+from scoreboard.api.forms import KeyId, UserId
 from scoreboard.api.responses import WHO, WRITE, problems
 from scoreboard.api.services import Services
 from scoreboard.api.update_score import BODY_BYTES, parse_strictly, read_body
@@ -59,7 +60,7 @@ Rows = Annotated[int, QueryParameter(ge=1, le=ROWS, description="Rows.")]
 class About(Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
     """Whom an act is about."""
 
-    user_id: Annotated[str, Meta(description="The user.")]
+    user_id: Annotated[UserId, Meta(description="The user.")]
     reason: Reason = ""
 
 
@@ -67,8 +68,8 @@ class Selection(Struct, frozen=True, forbid_unknown_fields=True, rename="camel")
     """Which events an act is about: those accepted before it that fit all that is given; not nothing."""
 
     event_id: Annotated[UUID | None, Meta(description="One event, also one that has not come yet.")] = None
-    user_id: Annotated[str | None, Meta(description="Events of this user.")] = None
-    key_id: Annotated[str | None, Meta(description="Events reported with this service's key.")] = None
+    user_id: Annotated[UserId | None, Meta(description="Events of this user.")] = None
+    key_id: Annotated[KeyId | None, Meta(description="Events reported with this service's key.")] = None
     since: Annotated[Time | None, Meta(description="Accepted at or after this time (RFC 3339).")] = None
     until: Annotated[Time | None, Meta(description="Accepted before this time.")] = None
     reason: Reason = ""

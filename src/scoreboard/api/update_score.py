@@ -21,6 +21,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from scoreboard import metrics
+from scoreboard.api.forms import ActionId, UserId
 from scoreboard.api.outcomes import Outcomes
 from scoreboard.api.problems import MEDIA_TYPE, headers_of, problem_of
 from scoreboard.auth import Auth
@@ -46,8 +47,8 @@ class Submission(Struct, frozen=True, forbid_unknown_fields=True, rename="camel"
     """A completed action, as a client reports it."""
 
     # How long they may be is the policy's to say, so that in a batch it is said of the one that is wrong.
-    user_id: Annotated[str, Meta(description="Whose score rises: 1 to 128 characters.")]
-    action_id: Annotated[str, Meta(description="`type:unique`, e.g. `match-win:8812`; or a grant.")]
+    user_id: Annotated[UserId, Meta(description="Whose score rises: 1 to 128 visible characters.")]
+    action_id: Annotated[ActionId, Meta(description="`type:unique`, e.g. `match-win:8812`; or a grant.")]
 
 
 class Answer(Struct, frozen=True):

@@ -20,6 +20,7 @@ from litestar.params import FromPath, HeaderParameter
 from msgspec import Meta, Struct
 
 from scoreboard.api.boards import user_in_path
+from scoreboard.api.forms import Name
 from scoreboard.api.responses import WHO, WRITE, problems
 from scoreboard.api.services import Services
 from scoreboard.api.update_score import (
@@ -36,7 +37,6 @@ from scoreboard.api.update_score import (
 from scoreboard.auth.policy import insufficient
 from scoreboard.errors import Problem
 from scoreboard.model import (
-    NAME_CHARACTERS,
     Outcome,
     Rename,
     Scope,
@@ -76,7 +76,7 @@ class EventState(Struct, frozen=True, rename="camel", omit_defaults=True):
 class Profile(Struct, frozen=True, forbid_unknown_fields=True):
     """What a user is shown as."""
 
-    name: Annotated[str, Meta(min_length=1, max_length=NAME_CHARACTERS, description="What is shown.")]
+    name: Annotated[Name, Meta(description="What is shown: visible characters.")]
 
 
 class Renamed(Struct, frozen=True, rename="camel"):
