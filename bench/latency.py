@@ -128,7 +128,8 @@ class Load:
 
     async def _one(self, poster: Poster) -> None:
         user = f"user-{random.randrange(OTHERS)}"  # noqa: S311 - which one is no secret
-        self.accepted += await poster.post(user, f"step:{next(self._unique)}") == ACCEPTED
+        status = await poster.post(user, f"step:{next(self._unique)}")
+        self.accepted += status == ACCEPTED
         self._idle.append(poster)
 
 
