@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -11,7 +12,7 @@ import httpx
 import pytest
 
 from conftest import Deploy
-from deployment import Deployment, bearer, frame_with, submit, watching
+from deployment import Deployment, bearer, frame_with, submit, until, watching
 from processes import COMMAND, environment, started
 from scoreboard.auth.key_acts import create_key
 from scoreboard.config import Action, Board, Config, Quarantine, Queue
@@ -22,6 +23,7 @@ ACTIONS = {
     "point": Action(points=1),
     "big": Action(points=SCORE_LIMIT),
     "loss": Action(points=-5),
+    "visit": Action(points=0),
     "win": Action(points=10, quarantine=Quarantine(points_per_hour=10)),
 }
 
@@ -44,6 +46,11 @@ class Moderated:
         found: dict[str, Any] = (await self.service.get(f"/boards/main/users/{user}")).json()
         return found
 
+    async def ranked(self, user: str) -> bool:
+        """Is the board told at once what happens in the user's partition? Not until it has caught up."""
+        answer = (await submit(self.service, user, f"loss:{uuid4()}")).json()
+        return bool(answer["boards"]["main"]["rank"])
+
     async def state(self, event: str) -> Any:
         """What became of an event."""
         return (await self.service.get(f"/events/{event}")).json()["status"]
@@ -59,7 +66,9 @@ async def place(deploy: Deploy, request: pytest.FixtureRequest) -> Any:
     deployment = await deploy(config)
     admin = await deployment.make_key(Scope.ADMIN)
     async with deployment.running() as client:
-        yield Moderated(deployment, client, admin)
+        place = Moderated(deployment, client, admin)
+        await asyncio.gather(*(until(partial(place.ranked, f"early-{n}")) for n in range(12)))
+        yield place
 
 
 async def test_a_ban_refuses_what_comes_after_it_and_an_unban_judges_nothing_anew(place: Moderated) -> None:
@@ -96,6 +105,16 @@ async def test_after_a_revocation_all_is_as_if_the_event_had_never_been(place: M
     assert (await place.line("rev"))["rank"] is None
     await place.act("restore", userId="rev")
     assert (await place.line("rev"))["score"] == 2
+
+
+async def test_among_those_without_points_who_came_first_stays_first(place: Moderated) -> None:
+    await place.score("zero-b", "visit:1")
+    await place.score("zero-a", "visit:1")
+    (point,) = await place.score("zero-b", "point:1")
+    await place.score("zero-b", "visit:2")
+    await place.act("revoke", eventId=point)
+    first, second = await place.line("zero-b"), await place.line("zero-a")
+    assert (first["score"], second["score"], second["rank"] - first["rank"]) == (0, 0, 1)
 
 
 async def test_an_event_may_be_revoked_before_it_comes(place: Moderated) -> None:

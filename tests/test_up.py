@@ -24,7 +24,7 @@ ROLES = ("scoreboard api+live", "scoreboard worker", "postgres", "nats-server", 
 
 @pytest.fixture(scope="module")
 async def up(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tuple[Program, Path]]:
-    """Everything, in a folder of its own, with the example's catalogue; the load may come as fast as it can."""
+    """Everything, in a folder of its own, with the example's catalogue and no limits of rates."""
     folder = tmp_path_factory.mktemp("up")
     catalogue = (HISTORY / "scoreboard.toml").read_text()
     (folder / "scoreboard.toml").write_text(f"{catalogue}\n[rate_limits]\nenabled = false\n")
