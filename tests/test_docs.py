@@ -370,7 +370,7 @@ async def test_the_commands_of_the_readme_work_as_written(tmp_path: Path) -> Non
 
 
 async def test_the_quickstart_works_as_written(tmp_path: Path) -> None:
-    assert await walk("docs/quickstart.md", tmp_path, served=False) == 8
+    assert await walk("docs/quickstart.md", tmp_path, served=False) == 9
 
 
 def blocks(document: str, language: str) -> list[str]:
