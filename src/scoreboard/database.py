@@ -80,6 +80,9 @@ async def connect(url: str, *, applying: bool = False) -> asyncpg.Connection[asy
             "application_name": "scoreboard worker",
             "idle_session_timeout": str(SILENCE_MILLISECONDS),
             "idle_in_transaction_session_timeout": str(SILENCE_MILLISECONDS),
+            # Each of its statements finds its rows by an index. A plan made while a table was small and kept
+            # would read all of it, batch after batch, until statistics are gathered.
+            "enable_seqscan": "off",
         }
     with translated():
         return await asyncpg.connect(

@@ -22,7 +22,9 @@ INSERT INTO cursor (partition, stream, last, last_at) VALUES ($1, $2, $3, 'epoch
 UPDATE cursor SET last = $3, last_at = $4 WHERE partition = $1 AND stream = $2 AND last = $5;
 
 -- known_events: which of these have been decided before, and how; which were revoked before they came
-SELECT event_id, state, reason, points, boards, retry_at FROM states WHERE event_id = ANY($1::uuid[])
+SELECT known.* FROM unnest($1::uuid[]) AS wanted (event_id) CROSS JOIN LATERAL (
+  SELECT event_id, state, reason, points, boards, retry_at FROM states WHERE event_id = wanted.event_id OFFSET 0
+) known
 UNION ALL SELECT event_id, NULL, NULL, 0, '{}', NULL FROM planted WHERE event_id = ANY($1::uuid[]) AND partition = $2;
 
 -- known_commands: which of these have been carried out before
