@@ -21,10 +21,16 @@ INSERT INTO cursor (partition, stream, last, last_at) VALUES ($1, $2, $3, 'epoch
 -- move_cursor: no row means that another worker is ahead
 UPDATE cursor SET last = $3, last_at = $4 WHERE partition = $1 AND stream = $2 AND last = $5;
 
--- known_events: which of these have been decided before, and how; which were revoked before they came
-SELECT known.* FROM unnest($1::uuid[]) AS wanted (event_id) CROSS JOIN LATERAL (
-  SELECT event_id, state, reason, points, boards, retry_at FROM states WHERE event_id = wanted.event_id OFFSET 0
-) known
+-- known_events: which of these have been decided before, and how (as in the view "states"); which were revoked
+-- before they came. One look at a key for each, whatever the planner knows of the tables.
+SELECT e.event_id, coalesce(a.outcome, e.outcome) AS state,
+       CASE WHEN a.outcome IS NULL THEN e.reason ELSE a.reason END AS reason, e.points, e.boards, e.retry_at
+FROM unnest($1::uuid[]) AS wanted (event_id)
+CROSS JOIN LATERAL (SELECT * FROM events WHERE event_id = wanted.event_id OFFSET 0) e
+LEFT JOIN LATERAL (
+  SELECT outcome, reason FROM events WHERE amends = e.event_id ORDER BY accept_no DESC LIMIT 1
+) a ON true
+WHERE e.amends IS NULL
 UNION ALL SELECT event_id, NULL, NULL, 0, '{}', NULL FROM planted WHERE event_id = ANY($1::uuid[]) AND partition = $2;
 
 -- known_commands: which of these have been carried out before
@@ -33,10 +39,11 @@ SELECT command_id FROM commands WHERE command_id = ANY($1::uuid[]);
 -- users: what is known of these users
 SELECT user_id, name, hidden, banned, changed FROM users WHERE user_id = ANY($1::text[]);
 
--- scores: where these users stand on these boards
-SELECT s.board, s.user_id, s.score, s.reached, s.changed, s.standing
-FROM unnest($1::text[], $2::text[]) AS wanted (board, user_id)
-JOIN scores s ON s.board = wanted.board AND s.period = 'all' AND s.user_id = wanted.user_id;
+-- scores: where these users stand on these boards; one look at a key for each
+SELECT s.* FROM unnest($1::text[], $2::text[]) AS wanted (board, user_id) CROSS JOIN LATERAL (
+  SELECT board, user_id, score, reached, changed, standing FROM scores
+  WHERE board = wanted.board AND period = 'all' AND user_id = wanted.user_id OFFSET 0
+) s;
 
 -- insert_events: the ledger grows
 INSERT INTO events (event_id, accept_no, user_id, type, reference, points, boards, principal, at, outcome, reason, retry_at)
