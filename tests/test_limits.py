@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 
 from conftest import Deploy
@@ -116,3 +117,15 @@ async def test_what_is_implausible_is_held_back_and_scores_nothing(client: httpx
     statuses = [(await submit(client, "gus", f"win:{n}")).json()["status"] for n in range(5)]
     assert statuses == ["applied"] * 3 + ["quarantined"] * 2
     assert (await client.get("/boards/main/users/gus")).json()["score"] == 30
+
+
+async def test_a_rule_that_was_off_for_a_while_knows_what_counted_meanwhile(deploy: Deploy) -> None:
+    deployment = await deploy(CONFIG)
+    told = []
+    for rule, numbers in (("3/week", (1,)), (None, (2, 3, 4)), ("3/week", (5,))):
+        actions = {"kill": Action(points=10, limit=rule)}
+        config = msgspec.structs.replace(deployment.config, actions=actions)
+        deployment.settings = msgspec.structs.replace(deployment.settings, config=config)
+        async with deployment.running() as client:
+            told += [(await submit(client, "hal", f"kill:{n}")).json()["status"] for n in numbers]
+    assert told == [*["applied"] * 4, "rejected"]

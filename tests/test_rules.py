@@ -117,3 +117,20 @@ def test_quarantine_is_for_points_that_can_be_too_many() -> None:
     quarantine = Quarantine(points_per_hour=5)
     with pytest.raises(ValueError, match="quarantine is for points above 0"):
         rules_of({"fine": Action(points=-1, quarantine=quarantine)}, "UTC")
+
+
+@pytest.mark.parametrize(
+    ("zone", "change"),
+    [
+        ("Australia/Lord_Howe", datetime(2026, 4, 4, 15, 0, tzinfo=UTC)),  # by half an hour
+        ("Australia/Lord_Howe", datetime(2026, 10, 3, 15, 30, tzinfo=UTC)),
+        ("Pacific/Chatham", datetime(2026, 4, 4, 14, 0, tzinfo=UTC)),  # at a quarter to
+        ("Europe/Berlin", datetime(2026, 10, 25, 1, 0, tzinfo=UTC)),
+    ],
+)
+def test_every_time_is_in_its_own_window_also_when_clocks_change(zone: str, change: datetime) -> None:
+    for minutes in range(-180, 180):
+        at = change + timedelta(minutes=minutes)
+        for window in ("minute", "hour", "day", "week"):
+            start, end = window_of(window, at, ZoneInfo(zone))
+            assert start <= at < end, (window, at)

@@ -21,6 +21,11 @@ Pair = tuple[str, str]
 """A user and a type."""
 
 
+async def begin(connection: Connection, rules: Mapping[str, Rules]) -> None:
+    """Before the first batch under these rules: drop what has been counted of types that have none now."""
+    await connection.execute(STATEMENTS["forget_other_counts"], sorted(rules))
+
+
 async def read(
     connection: Connection, updates: Iterable[Update], rules: Mapping[str, Rules]
 ) -> dict[Pair, Count]:

@@ -72,6 +72,12 @@ async def lock(connection: Connection, partition: int) -> None:
         await connection.execute(STATEMENTS["lock_partition"], LOCK_CLASS, partition, timeout=1e9)
 
 
+async def begin(connection: Connection, terms: Terms) -> None:
+    """This session applies from now on, under these terms; what others left behind must fit them."""
+    with translated():
+        await counting.begin(connection, terms.rules)
+
+
 async def position(connection: Connection, partition: int, stream: str, first: int) -> Position:
     """How far ``partition`` has been applied; at the very first time, the log's beginning.
 

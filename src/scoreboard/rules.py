@@ -138,7 +138,9 @@ def window_of(window: str, at: datetime, zone: ZoneInfo) -> tuple[datetime, date
         return start, start + timedelta(minutes=1)
     local = at.astimezone(zone)
     if window == "hour":
-        start = local.replace(minute=0, second=0, microsecond=0).astimezone(UTC)
+        # What the minute hand shows has passed of it, also where clocks change by half an hour.
+        past = timedelta(minutes=local.minute, seconds=local.second, microseconds=local.microsecond)
+        start = at.astimezone(UTC) - past
         return start, start + timedelta(hours=1)
     first = local.date() - timedelta(days=local.weekday() if window == "week" else 0)
     after = first + timedelta(days=7 if window == "week" else 1)

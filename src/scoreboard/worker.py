@@ -87,6 +87,7 @@ class Worker:
 
     async def _apply_partition(self, connection: asyncpg.Connection[asyncpg.Record], partition: int) -> None:
         await ledger.lock(connection, partition)
+        await ledger.begin(connection, self._terms)
         state = await self._queue.state()
         position = await ledger.position(connection, partition, state.identity, state.first)
         logger.info("applying", extra={"partition": partition, "after": position.last})

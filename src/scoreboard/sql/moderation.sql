@@ -104,6 +104,9 @@ JOIN states s ON s.user_id = w.user_id AND s.type = w.type AND s.state IN ('appl
  AND s.at >= least(w.since, w.hour)
 GROUP BY w.user_id, w.type;
 
+-- forget_other_counts: of types that have no rules now, nobody keeps them up; a rule of tomorrow must not find them
+DELETE FROM counts WHERE NOT type = ANY($1::text[]);
+
 -- upsert_counts: the digest follows
 INSERT INTO counts (user_id, type, rules, last_at, in_window, in_hour)
 SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[], $5::integer[], $6::bigint[])
