@@ -8,16 +8,18 @@ import sys
 from pathlib import Path
 
 import httpx
+import msgspec
 import nats
 import pytest
 
 from crashing import STEPS
-from deployment import Deployment, frame_with, free_port, is_ready, submit, until, watching
+from deployment import SECONDS, Deployment, frame_with, free_port, is_ready, submit, until, watching
 from processes import settings_of, started
+from scoreboard import metrics
 from scoreboard.board import Board
 from scoreboard.database import Database
 from scoreboard.envelope import Sealer, encode_entry
-from scoreboard.model import Update, event_id_of_action
+from scoreboard.model import Outcome, Result, Update, event_id_of_action
 from scoreboard.verify import differences_of
 
 HERE = Path(__file__).parent
@@ -133,6 +135,29 @@ async def test_what_is_not_sealed_by_us_is_set_aside_and_scores_nothing(deployme
             dead = await connection.fetch("SELECT body, reason FROM dead_letters ORDER BY accept_no")
         assert [bytes(row["body"]) for row in dead] == [forged, b"", b"\xff" * 1000]
         assert {row["reason"] for row in dead} == {"the seal is not ours"}
+
+
+async def test_nobody_but_the_worker_tells_a_client_that_it_scored(deployment: Deployment) -> None:
+    event_id = event_id_of_action("eve", "point:1")
+    lie = [Outcome(Result.APPLIED, str(event_id), duplicate=False, points=10**6)]
+    ours = Sealer(str(deployment.environment.secret))
+    intruder = await nats.connect(deployment.environment.queue)
+    forged_before = metrics.FORGED_OUTCOMES._value.get()
+    async with deployment.serving() as client:  # no worker: whatever is answered, it is not its word
+        log = await intruder.jetstream().stream_info(deployment.name)
+        subject = str((log.config.subjects or [""])[0]).replace("*", "0")
+        for message, status in (
+            (Sealer("x" * 32).seal_outcomes(lie), 202),
+            (msgspec.msgpack.encode(lie), 202),
+            (ours.seal_outcomes(lie), 200),  # so the others would have arrived
+        ):
+            arrived = await intruder.subscribe(subject, max_msgs=1)
+            asking = asyncio.create_task(submit(client, "eve", "point:1", wait=1))
+            inbox = ours.open((await arrived.next_msg(SECONDS)).data).inbox
+            await intruder.publish(inbox, message)
+            assert (await asking).status_code == status
+    await intruder.close()
+    assert metrics.FORGED_OUTCOMES._value.get() - forged_before == 2
 
 
 async def test_roles_apart_do_what_they_do_together(deployment: Deployment, tmp_path: Path) -> None:

@@ -240,8 +240,8 @@ async def _accepting(
     queue = await stack.enter_async_context(Queue.open(settings.environment.queue, config.namespace, "api"))
     await database.migrate()
     await ensure_log(queue, config, database)
-    outcomes = Outcomes()
     sealer = Sealer(secret, settings.environment.secret_previous)
+    outcomes = Outcomes(sealer)
     commit = GroupCommit(
         queue,
         sealer,
@@ -282,8 +282,8 @@ async def work(settings: Settings, stop: asyncio.Event, started: asyncio.Event) 
         await ensure_log(queue, config, database)
         board = Board(settings.environment.board, config)
         stack.push_async_callback(board.close)
-        refresher = Refresher(config, database, board, queue)
         sealer = Sealer(secret_of(settings), settings.environment.secret_previous)
+        refresher = Refresher(config, database, board, queue, sealer)
         worker = Worker(config, settings.environment.database, queue, sealer, refresher)
 
         async with asyncio.TaskGroup() as tasks:

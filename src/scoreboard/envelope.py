@@ -1,14 +1,16 @@
-"""Envelopes: what travels in the log, sealed so that reaching the broker is not enough to mint points.
+"""Envelopes: what travels through the broker, sealed so that reaching it is not enough to mint points.
 
 In go entries that the door accepted; out come the same entries, or a word on why this is no envelope of
-ours. An envelope is 32 bytes of HMAC-SHA256 over the rest, and the rest: msgpack of ``Envelope``.
+ours. An envelope is 32 bytes of HMAC-SHA256 over the rest, and the rest: msgpack of ``Envelope``. Outcomes on
+their way back are sealed alike, with a key of their own: nobody else can tell a client that it scored.
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import msgspec
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -16,6 +18,8 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from msgspec import Struct
 
 from scoreboard.model import Entry, Outcome
+
+T = TypeVar("T")
 
 SEAL_BYTES = 32
 ENTRIES = 500
@@ -51,12 +55,12 @@ class Envelope(Struct, frozen=True, array_like=True):
 
 
 class NotOurs(ValueError):
-    """This is no envelope that was sealed with one of our keys."""
+    """This was not sealed with one of our keys."""
 
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Envelope).decode
-_outcomes = msgspec.msgpack.Decoder(list[Outcome])
+_decode_outcomes = msgspec.msgpack.Decoder(list[Outcome]).decode
 
 
 def encode_entry(entry: Entry) -> msgspec.Raw:
@@ -65,18 +69,19 @@ def encode_entry(entry: Entry) -> msgspec.Raw:
 
 
 class Sealer:
-    """Seals and opens envelopes with the keys of a deployment."""
+    """Seals and opens with the keys of a deployment."""
 
     def __init__(self, secret: str, previous: str | None = None) -> None:
         """``previous``: a secret that is being replaced; it opens, and no longer seals."""
-        self._keys = [purpose_key(s, "envelopes") for s in (secret, previous) if s is not None]
+        secrets = [s for s in (secret, previous) if s is not None]
+        self._envelopes = [purpose_key(s, "envelopes") for s in secrets]
+        self._outcomes = [purpose_key(s, "outcomes") for s in secrets]
 
     def seal(
         self, catalogue: str, inbox: str, wanted: Sequence[int], entries: Sequence[msgspec.Raw]
     ) -> bytes:
         """An envelope around these entries."""
-        body = _encode(_Sealed(catalogue, inbox, wanted, entries))
-        return hmac.digest(self._keys[0], body, hashlib.sha256) + body
+        return _sealed(self._envelopes, _encode(_Sealed(catalogue, inbox, wanted, entries)))
 
     def open(self, message: bytes) -> Envelope:
         """What is in a message of the log.
@@ -84,23 +89,29 @@ class Sealer:
         Raises:
             NotOurs: it was not sealed with one of our keys, or holds what no envelope of ours may hold.
         """
-        seal, body = message[:SEAL_BYTES], message[SEAL_BYTES:]
-        if not any(hmac.compare_digest(seal, hmac.digest(key, body, hashlib.sha256)) for key in self._keys):
-            raise NotOurs("the seal is not ours")
-        try:
-            envelope = _decode(body)
-        except msgspec.DecodeError as error:
-            raise NotOurs(f"sealed by us, but not readable by this version: {error}") from error
+        envelope = _opened(self._envelopes, message, _decode)
         if len(envelope.entries) > ENTRIES:
             raise NotOurs(f"more than {ENTRIES} entries")
         return envelope
 
+    def seal_outcomes(self, outcomes: Sequence[Outcome]) -> bytes:
+        """Outcomes on their way to those who wait."""
+        return _sealed(self._outcomes, _encode(outcomes))
 
-def encode_outcomes(outcomes: Sequence[Outcome]) -> bytes:
-    """Outcomes on their way to those who wait."""
-    return _encode(outcomes)
+    def open_outcomes(self, message: bytes) -> list[Outcome]:
+        """Outcomes as they arrive. Raises ``NotOurs``."""
+        return _opened(self._outcomes, message, _decode_outcomes)
 
 
-def decode_outcomes(message: bytes) -> list[Outcome]:
-    """Outcomes as they arrive. Raises ``msgspec.DecodeError``."""
-    return _outcomes.decode(message)
+def _sealed(keys: Sequence[bytes], body: bytes) -> bytes:
+    return hmac.digest(keys[0], body, hashlib.sha256) + body
+
+
+def _opened(keys: Sequence[bytes], message: bytes, decode: Callable[[bytes], T]) -> T:
+    seal, body = message[:SEAL_BYTES], message[SEAL_BYTES:]
+    if not any(hmac.compare_digest(seal, hmac.digest(key, body, hashlib.sha256)) for key in keys):
+        raise NotOurs("the seal is not ours")
+    try:
+        return decode(body)
+    except msgspec.DecodeError as error:
+        raise NotOurs(f"sealed by us, but not readable by this version: {error}") from error

@@ -45,6 +45,9 @@ QUEUE_DEPTH = Gauge(
     multiprocess_mode="livemostrecent",
 )
 DEAD_LETTERS = Counter("scoreboard_dead_letters_total", "Messages of the log that were set aside")
+FORGED_OUTCOMES = Counter(
+    "scoreboard_forged_outcomes_total", "Messages at an inbox that were not the worker's"
+)
 BOARD_REBUILDS = Counter("scoreboard_board_rebuilds_total", "Boards built again from the database")
 CATALOGUE_MISMATCH = Counter(
     "scoreboard_catalogue_mismatch_total", "Envelopes accepted under another catalogue than the worker's"

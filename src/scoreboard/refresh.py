@@ -23,7 +23,7 @@ from scoreboard.board.writing import Ranks
 from scoreboard.book import Applied
 from scoreboard.config import Config
 from scoreboard.database import Database
-from scoreboard.envelope import encode_outcomes
+from scoreboard.envelope import Sealer
 from scoreboard.errors import BoardUnavailable, Unavailable
 from scoreboard.model import PLACES, Accepted, BoardChange, Outcome, Row
 from scoreboard.queue import Queue
@@ -65,8 +65,11 @@ class _Partition:
 class Refresher:
     """Tells the boards what was committed. ``run`` must be running."""
 
-    def __init__(self, config: Config, database: Database, board: Board, queue: Queue) -> None:
+    def __init__(
+        self, config: Config, database: Database, board: Board, queue: Queue, sealer: Sealer
+    ) -> None:
         self.database = database
+        self._sealer = sealer
         self._board, self._queue = board, queue
         self._boards = tuple(config.boards)
         self._partitions = [_Partition() for _ in range(config.queue.partitions)]
@@ -179,7 +182,7 @@ class Refresher:
             inboxes.setdefault(accepted.inbox, []).append(answer)
         for inbox, answers in inboxes.items():
             try:
-                await self._queue.tell(inbox, encode_outcomes(answers))
+                await self._queue.tell(inbox, self._sealer.seal_outcomes(answers))
             except Unavailable as error:
                 logger.warning("outcomes were not sent: %s", error)
 

@@ -11,9 +11,8 @@ import logging
 from collections import OrderedDict, deque
 from uuid import UUID
 
-import msgspec
-
-from scoreboard.envelope import decode_outcomes
+from scoreboard import metrics
+from scoreboard.envelope import NotOurs, Sealer
 from scoreboard.model import Outcome
 
 logger = logging.getLogger(__name__)
@@ -24,7 +23,8 @@ REMEMBERED = 100_000  # accepted events a process: about 20 MB
 class Outcomes:
     """Knows who waits for which event, and which events were accepted here lately."""
 
-    def __init__(self) -> None:
+    def __init__(self, sealer: Sealer) -> None:
+        self._sealer = sealer
         # In the order of acceptance, which is the order in which outcomes come: of several that report the
         # same event, the first learns that it counted, the others that it had.
         self._waiting: dict[str, deque[asyncio.Future[Outcome]]] = {}
@@ -47,8 +47,9 @@ class Outcomes:
     async def take(self, message: bytes) -> None:
         """Outcomes have arrived."""
         try:
-            outcomes = decode_outcomes(message)
-        except msgspec.DecodeError as error:
+            outcomes = self._sealer.open_outcomes(message)
+        except NotOurs as error:
+            metrics.FORGED_OUTCOMES.inc()
             logger.error("what arrived at our inbox is not outcomes: %s", error)
             return
         for outcome in outcomes:
