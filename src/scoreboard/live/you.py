@@ -1,8 +1,9 @@
 """Each user's own line, on the screens of those who said who they are.
 
 In come users who watch, and from the board whose rows changed (``touched``); out go ``you`` messages: at once
-when a user's own row changed, within about a second when others moved it, at most one a second, and none if
-it would say the same. All lines that are due are read in one round trip.
+when a user's own row changed, within about a second when others moved it, and none if it would say the same.
+Of what others do it tells at most once a second, of the user's own actions too: neither waits for the other.
+All lines that are due are read in one round trip.
 
 It must never cost anything for those who have not said who they are: while nobody has, nothing is read,
 nothing subscribed, and no timer runs.
@@ -25,7 +26,8 @@ from scoreboard.live import wire
 from scoreboard.live.watcher import Watcher
 
 SECOND = 1.0
-"""The least time between two messages to a user, and how often the movements of others are looked for."""
+"""The least time between two messages of a kind to a user, and how often the movements of others are looked
+for."""
 AGAIN_SECONDS = 0.5
 """After the board did not answer."""
 READ = 1_000
@@ -64,9 +66,10 @@ class Line:
         self.standing: Standing | None = None
         """What it said last; ``None`` before."""
         self.forms: wire.Forms | None = None
-        self.then = 0.0
+        # By "own": of what others do (False), and of the user's own actions (True).
+        self.then = [0.0, 0.0]
         """When it may speak again."""
-        self.later = False
+        self.later = [False, False]
         """Is it waiting for that?"""
         self._watchers: set[Watcher] = set()
         self._missed: set[Watcher] = set()
@@ -79,7 +82,7 @@ class Line:
         """Show the line on one more screen, soon."""
         self._watchers.add(watcher)
         if self.forms is None:
-            self._lines.read(self)
+            self._lines.read(self, own=False)
         else:
             self._offer(watcher)
 
@@ -96,9 +99,11 @@ class Line:
             self._missed.discard(watcher)
             self._offer(watcher)
 
-    def say(self, standing: Standing, now: float) -> None:
+    def say(self, standing: Standing, now: float, *, own: bool) -> None:
         """Tell all its screens where the user stands."""
-        self.standing, self.then = standing, now + SECOND
+        self.standing, self.then[False] = standing, now + SECOND
+        if own:
+            self.then[True] = now + SECOND
         self.forms = wire.you(self.board, standing.seq, standing.around())
         for watcher in self._watchers:
             self._offer(watcher)
@@ -116,12 +121,12 @@ class Lines:
     def __init__(self, source: Source, boards: Sequence[str]) -> None:
         self._source, self._boards = source, boards
         self._lines: dict[tuple[str, str], Line] = {}
-        self._due: dict[Line, None] = {}
-        """To be read now, in this order."""
+        self._due: dict[Line, bool] = {}
+        """To be read now, in this order; is it for the user's own action?"""
         self._looked: dict[Line, None] = {}
         """To be read when nothing is due: perhaps others have moved them."""
-        self._later: list[tuple[float, int, Line]] = []
-        """A heap of those that have something to say and must not yet: when they may, a number, the line."""
+        self._later: list[tuple[float, int, Line, bool]] = []
+        """A heap of those that have something to say and must not yet: when, a number, the line, own."""
         self._numbers = count()
         self._rested = 0.0
         """When the board's server has had its rest from looks."""
@@ -138,14 +143,14 @@ class Lines:
             self._somebody.set()
         return line
 
-    def read(self, line: Line) -> None:
+    def read(self, line: Line, *, own: bool) -> None:
         """Read a line as soon as it may speak."""
-        if line.then <= asyncio.get_running_loop().time():
-            self._due[line] = None
+        if line.then[own] <= asyncio.get_running_loop().time():
+            self._due[line] = own or self._due.get(line, False)
             self._wake.set()
-        elif not line.later:
-            line.later = True
-            heapq.heappush(self._later, (line.then, next(self._numbers), line))
+        elif not line.later[own]:
+            line.later[own] = True
+            heapq.heappush(self._later, (line.then[own], next(self._numbers), line, own))
             self._wake.set()
 
     def forget(self, line: Line) -> None:
@@ -173,7 +178,7 @@ class Lines:
                         for user in users:
                             line = self._lines.get((board, user))
                             if line is not None:
-                                self.read(line)
+                                self.read(line, own=True)
                         if not self._lines:
                             break
             except BoardUnavailable:
@@ -219,10 +224,10 @@ class Lines:
         """Those who had to wait and need no more are due."""
         now = asyncio.get_running_loop().time()
         while self._later and self._later[0][0] <= now:
-            _, _, line = heapq.heappop(self._later)
-            line.later = False
+            _, _, line, own = heapq.heappop(self._later)
+            line.later[own] = False
             if len(line):
-                self._due[line] = None
+                self.read(line, own=own)
 
     async def _look(self) -> None:
         """Have all lines read of those boards on which anything has changed."""
@@ -247,24 +252,24 @@ class Lines:
         if not lines:
             return
         # Taken out before: whoever changes while they are read is due again.
+        owns = [self._due.pop(line, False) for line in lines]
         for line in lines:
-            self._due.pop(line, None)
             self._looked.pop(line, None)
         try:
             standings = await self._source.standings([(line.board, line.user) for line in lines])
         except BoardUnavailable:
-            self._due |= {line: None for line in lines if len(line)}
+            self._due |= {line: own for line, own in zip(lines, owns, strict=True) if len(line)}
             raise
         now = loop.time()
         if len(lines) > due:
             self._rested = now + (now - began) * (1 / SHARE - 1)
-        for number, (line, standing) in enumerate(zip(lines, standings, strict=True), 1):
+        for number, (line, own, standing) in enumerate(zip(lines, owns, standings, strict=True), 1):
             if standing is None or not len(line):
                 continue  # there is no board now; once there is, its mark is another
             if line.standing is None or standing.text != line.standing.text:
-                if line.then <= now:
-                    line.say(standing, now)
+                if line.then[own] <= now:
+                    line.say(standing, now, own=own)
                 else:
-                    self.read(line)
+                    self.read(line, own=own)
             if number % SAID == 0:
                 await asyncio.sleep(0)
