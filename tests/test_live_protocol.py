@@ -94,6 +94,45 @@ async def test_http_is_served_beside(live: Serving) -> None:
         assert (await client.rest()).startswith(b"HTTP/1.1 200 ")
 
 
+UPGRADE = (
+    b"GET /boards/main/live HTTP/1.%d\r\nHost: board\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Key: " + Raw.KEY.encode() + b"\r\nSec-WebSocket-Version: 13\r\n\r\n"
+)
+
+
+async def test_an_upgrade_does_not_overtake_the_answers_before_it(live: Serving) -> None:
+    async with await Raw.connect(live) as client:
+        await client.send_bytes(b"GET / HTTP/1.1\r\nHost: board\r\n\r\n" + UPGRADE % 1)
+        answer = await client.rest()
+        assert answer.startswith(b"HTTP/1.1 200 ")
+        assert answer.count(b"HTTP/1.1 ") == 1
+    async with await Raw.connect(live) as client:
+        await client.send_bytes(b"GET / HTTP/1.1\r\nHost: board\r\n\r\n")
+        while b"</html>" not in client.buffer:
+            client.buffer += await asyncio.get_running_loop().sock_recv(client.sock, 65_536)
+        client.buffer = b""
+        assert (await client.ask())[0] == 101, "behind an answer it is as welcome as at first"
+
+
+async def test_a_websocket_begins_with_http_1_1(live: Serving) -> None:
+    async with await Raw.connect(live) as client:
+        await client.send_bytes(UPGRADE % 0)
+        assert (await client.rest()).startswith(b"HTTP/1.1 400 ")
+
+
+async def test_a_stream_has_nothing_behind_it(live: Serving) -> None:
+    async with await Raw.connect(live) as client:
+        stream, other = (
+            f"GET {path} HTTP/1.1\r\nHost: board\r\n\r\n".encode() for path in ("/boards/main/events", "/")
+        )
+        await client.send_bytes(stream + other)
+        while b'"seq":2' not in client.buffer:
+            client.buffer += await asyncio.get_running_loop().sock_recv(client.sock, 65_536)
+            if b'"seq":1' in client.buffer:
+                live.hub.publish(frame(2, epoch="e2"))
+        assert client.buffer.count(b"HTTP/1.1 ") == 1
+
+
 async def test_ping_is_answered_in_any_pieces_and_leaves_nothing_behind(live: Serving, client: Raw) -> None:
     (server_side,) = live.connections()
     await client.send(PING, b"hello")

@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from functools import partial
 from http import HTTPStatus
 from typing import Any, TypeVar
 
 import msgspec
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from scoreboard.api.problems import MEDIA_TYPE, headers_of
 from scoreboard.errors import Problem
@@ -154,28 +155,45 @@ class Http(HttpToolsProtocol):
             self._deadlines.done(self)
 
     def handle_websocket_upgrade(self) -> None:
-        """The socket is live's from here on."""
+        """The socket is live's from here on.
+
+        Unless requests before this one still wait: their answers come first (RFC 9112 9.3.2), and then
+        the connection ends.
+        """
+        if self.parser.get_http_version() != "1.1":
+            self.send_400_response("A WebSocket begins with HTTP/1.1.")  # RFC 6455 section 4.2.1
+            return
+        if self.cycle is not None and not self.cycle.response_complete:  # type: ignore[redundant-expr]
+            self.cycle.keep_alive = False
+            return
         self._upgraded = True
         self._deadlines.gone(self)
         super().handle_websocket_upgrade()
 
-    def hand_over(self, make: Callable[[set[Any]], Protocol], headers: Mapping[str, str]) -> Protocol | None:
+    def hand_over(
+        self,
+        cycle: RequestResponseCycle,
+        make: Callable[[set[Any]], Protocol],
+        headers: Mapping[str, str],
+    ) -> Protocol | None:
         """Begin to answer the request, and give the socket away: the body is another protocol's, without end.
 
         Args:
+            cycle: the request. What was sent behind it gets no answer: this one has no end.
             make: makes that protocol, given uvicorn's set of connections. If it raises, nothing has happened.
             headers: of the answer, which is 200.
 
         Returns:
             The protocol; ``None`` if the client has gone.
         """
-        if self.cycle.disconnected:
+        if cycle.disconnected:
             return None
         protocol = make(self.connections)
         self._upgraded = True
         self._deadlines.gone(self)
         self.connections.discard(self)
-        self.cycle.response_started = self.cycle.response_complete = True
+        self.pipeline.clear()
+        cycle.response_started = cycle.response_complete = True
         lines = [name + b": " + value for name, value in self.server_state.default_headers]
         lines += [f"{name}: {value}".encode() for name, value in headers.items()]
         self.transport.write(b"\r\n".join([b"HTTP/1.1 200 OK", *lines, b"connection: close\r\n\r\n"]))
@@ -196,9 +214,10 @@ class Http(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """The head has come; the body is next, if there is one."""
         self._in_head, self._in_body = False, True
-        if self.parser.get_method() == b"GET":
-            self.scope["hand_over"] = self.hand_over  # type: ignore[typeddict-unknown-key]
         super().on_headers_complete()
+        cycle: RequestResponseCycle | None = self.cycle
+        if self.parser.get_method() == b"GET" and cycle is not None and cycle.scope is self.scope:
+            self.scope["hand_over"] = partial(self.hand_over, cycle)  # type: ignore[typeddict-unknown-key]
 
     def on_message_complete(self) -> None:
         """The request has come whole."""
