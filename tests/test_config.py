@@ -65,7 +65,8 @@ def test_an_event_counts_on_every_board_that_takes_its_type(tmp_path: Path) -> N
         ),
         ("[rate_limits]\nper_user = 20", "Expected `str`"),
         *(
-            (f"[rate_limits]\nper_key = '{rate}'", f"rate_limits.per_key = '{rate}' is not of the form 20/s")
+            (f"[{table}]\n{key} = '{rate}'", f"{table}.{key} = '{rate}' is not of the form 20/s")
+            for table, key in (("rate_limits", "per_key"), ("live", "handshakes"))
             for rate in ("20", "20/d", "0/s", "-1/s", "1.5/s", "20 / s", "20/S", "20/2s", "", "9999999999/s")
         ),
         *(

@@ -263,7 +263,7 @@ async def test_past_the_limit_of_connections_the_handshake_is_answered_503() -> 
 async def test_past_the_rate_of_handshakes_the_handshake_is_answered_503(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    async with serving(handshakes=2) as live:
+    async with serving(handshakes="2/s") as live:
         now = asyncio.get_running_loop().time()
         monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: now)
         assert [live.hubs.admit(WEBSOCKET) for _ in range(3)] == [True, True, False]

@@ -79,7 +79,7 @@ class Serving:
 async def serving(
     *,
     connections: int = 20_000,
-    handshakes: int = 5_000,
+    handshakes: str = "5000/s",
     boards: tuple[str, ...] = ("main",),
     private: tuple[str, ...] = (),
     patience: float = 10.0,

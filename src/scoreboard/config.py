@@ -96,8 +96,8 @@ class Live(Strict, frozen=True, kw_only=True):
 
     connections: Positive = 20_000
     """Watching clients a process."""
-    handshakes: Positive = 5_000
-    """New clients a second and process."""
+    handshakes: str = "5000/s"
+    """New clients a process, as a rate."""
 
 
 class Web(Strict, frozen=True, kw_only=True):
@@ -304,11 +304,17 @@ def _check_web(config: Config, where: str) -> None:
             # Whoever may say what its address is has no limit: no names, no `*`.
             msg = f"{where}: {proxy!r} in web.trusted_proxies is not an address or a network: {error}"
             raise ConfigurationError(msg) from error
-    for name in ("per_address", "per_user", "per_key"):
-        rate = getattr(config.rate_limits, name)
-        if rate_of(rate) is None:
-            msg = f"{where}: rate_limits.{name} = {rate!r} is not of the form 20/s, 600/m or 5000/h"
-            raise ConfigurationError(msg)
+    limits = config.rate_limits
+    for name, rate in (
+        ("rate_limits.per_address", limits.per_address),
+        ("rate_limits.per_user", limits.per_user),
+        ("rate_limits.per_key", limits.per_key),
+        ("live.handshakes", config.live.handshakes),
+    ):
+        try:
+            rate_of(rate)
+        except ValueError as error:
+            raise ConfigurationError(f"{where}: {name} = {error}") from error
 
 
 def _settings() -> dict[str, tuple[str, str, Any]]:

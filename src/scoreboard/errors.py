@@ -99,7 +99,7 @@ PROBLEMS: dict[str, tuple[int, bool, str]] = {
     "internal": (500, True, "Something broke here. It has been logged."),
     "queue_full": (503, True, "The queue is full."),
     # Of an update it says: not known to be accepted. Sending it again with the same actionId is safe.
-    "unavailable": (503, True, "Not available right now. Try again; an update with the same actionId."),
+    "unavailable": (503, True, "Not available right now; try again."),
 }
 
 

@@ -107,10 +107,13 @@ def seconds_of(text: str) -> int | None:
     return int(found[1]) * _UNITS[found[2]] if found else None
 
 
-def rate_of(text: str) -> tuple[int, int] | None:
-    """A rate such as 20/s, 600/m or 5000/h: how many, in how many seconds; ``None`` if it is not one."""
+def rate_of(text: str) -> tuple[int, int]:
+    """A rate such as 20/s, 600/m or 5000/h: how many, in how many seconds. Raises ``ValueError``."""
     found = _RATE.fullmatch(text)
-    return (int(found[1]), _UNITS[found[2]]) if found else None
+    if found is None:
+        msg = f"{text!r} is not of the form 20/s, 600/m or 5000/h"
+        raise ValueError(msg)
+    return int(found[1]), _UNITS[found[2]]
 
 
 class Scope(StrEnum):

@@ -35,10 +35,7 @@ class Limit:
     """
 
     def __init__(self, rate: str) -> None:
-        parsed = rate_of(rate)
-        if parsed is None:
-            raise ValueError(f"{rate!r} is not a rate")  # the configuration has refused it before
-        count, period = parsed
+        count, period = rate_of(rate)
         self._each = period / count
         # A little more, so that rounding never takes the last of a burst.
         self._ahead = period - self._each * 0.99

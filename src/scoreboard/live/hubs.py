@@ -20,7 +20,7 @@ from scoreboard.live.hub import BATCH, Client, Hub
 from scoreboard.live.members import Members
 from scoreboard.live.watcher import INVALID_TOKEN, Watcher
 from scoreboard.live.wire import TRANSPORTS
-from scoreboard.model import Frame
+from scoreboard.model import Frame, rate_of
 
 STUCK_SECONDS = 30.0
 """A client that took nothing for so long while something waited for it is dropped."""
@@ -41,8 +41,9 @@ class Hubs:
         self.members = members
         self.origins = Origins(config.web.origins)
         self._limit = config.live.connections
-        self._rate = config.live.handshakes
-        self._tokens = float(self._rate)
+        self._burst, seconds = rate_of(config.live.handshakes)
+        self._rate = self._burst / seconds
+        self._tokens = float(self._burst)
         self._refilled = 0.0
         self._draining = False
         self._empty = asyncio.Event()
@@ -77,7 +78,7 @@ class Hubs:
     def admit(self, form: int) -> bool:
         """May one more client of a form come in now? Counts it if so; ``gone`` gives the place back."""
         now = asyncio.get_running_loop().time()
-        self._tokens = min(self._rate, self._tokens + (now - self._refilled) * self._rate)
+        self._tokens = min(self._burst, self._tokens + (now - self._refilled) * self._rate)
         self._refilled = now
         if self._draining or self.connections >= self._limit or self._tokens < 1:
             return False
