@@ -114,6 +114,9 @@ class Application:
 
     async def _answer(self, scope: Any, receive: Any, send: Any) -> None:
         door = self._door
+        if door is not None and scope["raw_path"] == b"/update-score" and scope["method"] == "POST":
+            await door(scope, receive, send)
+            return
         if found := _USER_PATH.fullmatch(scope["raw_path"]):
             # A user id is taken as it is; the framework would fold its slashes.
             before, user, after = found.groups(b"")
@@ -122,10 +125,7 @@ class Application:
         if scope["method"] == "HEAD":
             # Answered as GET; the server leaves the body out (RFC 9110 section 9.3.2).
             scope = {**scope, "method": "GET"}
-        if door is not None and scope["path"] == "/update-score" and scope["method"] == "POST":
-            await door(scope, receive, send)
-        else:
-            await self._rest(scope, receive, send)
+        await self._rest(scope, receive, send)
 
 
 class Server(uvicorn.Server):

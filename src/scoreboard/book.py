@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from uuid import UUID
 
+from asyncpg.pgproto.pgproto import UUID
 from msgspec import Struct
 
 from scoreboard.model import (
@@ -174,7 +174,7 @@ class Book:
                     setattr(known, entry.what, entry.on)
                     known.changed, known.touched = accepted.accept_no, True
         if accepted.inbox:
-            outcome = Outcome(Result.APPLIED, str(UUID(bytes=entry.command_id)), users=1)
+            outcome = Outcome(Result.APPLIED, str(UUID(entry.command_id)), users=1)
             self.outcomes.append((accepted, outcome))
 
     def _name(self, user: str, name: str, accept_no: int) -> None:
@@ -183,7 +183,7 @@ class Book:
             known.name, known.changed, known.touched = name, accept_no, True
 
     def _outcome(self, entry: Update, known: Judged, *, duplicate: bool) -> Outcome:
-        event_id = str(UUID(bytes=entry.event_id))
+        event_id = str(UUID(entry.event_id))
         if known.result is not Result.APPLIED:
             retry_at = None if known.retry_at is None else text_of_time(known.retry_at)
             return Outcome(known.result, event_id, reason=known.reason, retry_at=retry_at)

@@ -11,8 +11,8 @@ import unicodedata
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Literal
-from uuid import UUID
 
+from asyncpg.pgproto.pgproto import UUID  # a uuid.UUID, made and written in a tenth of the time
 from msgspec import Meta, Struct
 
 # A double, as Redis keeps scores, is exact for whole numbers up to 2^53 (IEEE 754).
@@ -34,6 +34,7 @@ _DURATION = re.compile(r"0*([1-9][0-9]{0,8})([smhd])")
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _RATE = re.compile(r"0*([1-9][0-9]{0,8})/([smh])")
 
+_PLAIN = re.compile(f"[!-~]{{1,{USER_ID_CHARACTERS}}}")
 # Unicode general categories: control, format (bidirectional marks, zero width), surrogate.
 _FORBIDDEN = frozenset(("Cc", "Cf", "Cs"))
 
@@ -46,7 +47,7 @@ def flaw_of_user_id(user_id: str) -> str | None:
     """
     if not user_id:
         return "must not be empty"
-    if user_id.isascii() and user_id.isalnum() and len(user_id) <= USER_ID_CHARACTERS:
+    if _PLAIN.fullmatch(user_id):
         return None  # nearly all ids; spares the loop below
     if len(user_id) > USER_ID_CHARACTERS:
         return f"must be at most {USER_ID_CHARACTERS} characters"
@@ -91,9 +92,10 @@ def _uuid8(*parts: str) -> UUID:
     for part in parts:
         data = part.encode()
         digest.update(len(data).to_bytes(4, "big") + data)
-    number = int.from_bytes(digest.digest()[:16], "big")
-    number &= ~(0xF << 76) & ~(0x3 << 62)
-    return UUID(int=number | 0x8 << 76 | 0x2 << 62)
+    number = bytearray(digest.digest()[:16])
+    number[6] = number[6] & 0x0F | 0x80  # the version
+    number[8] = number[8] & 0x3F | 0x80  # the variant
+    return UUID(bytes(number))
 
 
 def text_of_time(at: datetime) -> str:

@@ -15,9 +15,9 @@ import json
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from typing import Annotated, Any, TypeVar
-from uuid import UUID
 
 import msgspec
+from asyncpg.pgproto.pgproto import UUID
 from msgspec import Meta, Struct
 
 from scoreboard import metrics
@@ -110,7 +110,7 @@ class UpdateScore:
             update = await once_more(
                 unknown, lambda: self._policy.decide(principal, user_id, action_id), "invalid_grant"
             )
-        event_id = UUID(bytes=update.event_id)
+        event_id = UUID(update.event_id)
         if not wait:
             await self._accept(update, wanted=False)
             return Answer(202, Accepted("accepted", str(event_id)))
@@ -129,7 +129,7 @@ class UpdateScore:
             await self._commit.accept(update, wanted=wanted)
         except Exception as error:
             problem = problem_of(error)
-            problem.event_id = str(UUID(bytes=update.event_id))
+            problem.event_id = str(UUID(update.event_id))
             raise problem from error
         self._outcomes.remember(update.event_id, update.user)
 
