@@ -27,6 +27,7 @@ USER_ID_BYTES = 256
 NAME_CHARACTERS = 64
 UNIQUE_CHARACTERS = 256
 
+KEY_ID_PATTERN = "k_[0-9a-f]{12}"
 TYPE_PATTERN = "[a-z0-9][a-z0-9_-]{0,63}"
 UNIQUE_PATTERN = "[!-~]{1,256}"
 
@@ -36,6 +37,7 @@ _RATE = re.compile(r"0*([1-9][0-9]{0,8})/([smh])")
 
 # Unicode general categories: control, format (bidirectional marks, zero width), surrogate.
 _FORBIDDEN = frozenset(("Cc", "Cf", "Cs"))
+_LINE_ENDS = frozenset(("Zl", "Zp"))  # beside those among the control characters
 
 
 def flaw_of_user_id(user_id: str) -> str | None:
@@ -69,6 +71,13 @@ def flaw_of_name(name: str) -> str | None:
         return "must not hold control or invisible formatting characters"
     if not unicodedata.is_normalized("NFC", name):
         return "must be in Unicode normalisation form C"
+    return None
+
+
+def flaw_of_line(text: str) -> str | None:
+    """What is wrong with words of an operator (a reason, what a key is for), or ``None``: one line, all seen."""
+    if any(unicodedata.category(c) in _FORBIDDEN | _LINE_ENDS for c in text):
+        return "must not hold control or invisible formatting characters, nor line ends"
     return None
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import re
 import secrets
 from collections.abc import Sequence
 from datetime import datetime
@@ -32,7 +33,17 @@ from scoreboard.api.update_score import BODY_BYTES, parse_strictly, read_body
 from scoreboard.auth.policy import insufficient
 from scoreboard.errors import Problem
 from scoreboard.history import Act, Held, History
-from scoreboard.model import Amend, Mark, Outcome, Principal, Scope, Verdict, flaw_of_user_id
+from scoreboard.model import (
+    KEY_ID_PATTERN,
+    Amend,
+    Mark,
+    Outcome,
+    Principal,
+    Scope,
+    Verdict,
+    flaw_of_line,
+    flaw_of_user_id,
+)
 
 WAIT_SECONDS = 10.0
 REASON_CHARACTERS = 500
@@ -155,6 +166,7 @@ def routes(services: Services) -> list[HTTPRouteHandler]:
             about = parse_strictly(_about, await body_of(request), -1)
             principal = await admin(request)
             _check_user(about.user_id)
+            check_reason(about.reason)
             command_id = secrets.token_bytes(16)
             command = Mark(command_id, about.user_id, what, on, principal.label, about.reason)  # type: ignore[arg-type]
             return await answered(command_id, [command])
@@ -269,8 +281,9 @@ def _command(
         raise Problem("invalid_field", "Say which events: eventId, userId, keyId, since or until.")
     if selection.user_id is not None:
         _check_user(selection.user_id)
-    if selection.key_id == "":
-        raise Problem("invalid_field", "keyId must not be empty.")
+    if selection.key_id is not None and not re.fullmatch(KEY_ID_PATTERN, selection.key_id):
+        raise Problem("invalid_field", "keyId must be like k_0123456789ab.")
+    check_reason(selection.reason)
     return Amend(
         hashlib.sha256(act + partition.to_bytes(2, "big")).digest()[:16],
         act,
@@ -288,6 +301,12 @@ def _command(
 def _check_user(user: str) -> None:
     if flaw := flaw_of_user_id(user):
         raise Problem("invalid_field", f"The user id {flaw}.")
+
+
+def check_reason(reason: str) -> None:
+    """Refuse a reason that would be more than one line where it is shown."""
+    if flaw := flaw_of_line(reason):
+        raise Problem("invalid_field", f"reason {flaw}.")
 
 
 def _private(body: T) -> Response[T]:
