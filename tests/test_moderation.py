@@ -11,6 +11,7 @@ from uuid import uuid4
 import httpx
 import pytest
 
+import processes
 from conftest import Deploy
 from deployment import Deployment, bearer, frame_with, submit, until, watching
 from processes import COMMAND, environment, started
@@ -174,6 +175,8 @@ async def test_a_time_range_is_from_and_with_its_beginning_to_before_its_end(pla
     done = await place.act("revoke", userId="time", since=at.isoformat(), until=last.isoformat())
     assert done["events"] == 1
     assert await place.state(rows[1]["eventId"]) == "revoked"
+    always = {"since": "0001-01-01T00:00:00Z", "until": "9999-12-31T23:59:59.999999Z"}
+    assert (await place.act("restore", userId="time", **always))["events"] == 1
 
 
 async def test_an_undoing_that_would_leave_the_range_leaves_that_user_as_is(place: Moderated) -> None:
@@ -333,4 +336,8 @@ async def test_the_command_line_does_the_same(tmp_path: Path) -> None:
             "restore", "revoke", "show", "hide", "unban", "ban",
         ]  # fmt: skip
         assert await run("held") == ""
+        never = ("--user", "ann", "--since", "0001-01-01T00:00:00+14:00", "--data", str(tmp_path / "data"))
+        status, _, told = await processes.run("revoke", *never, cwd=tmp_path)
+        assert (status, told.count("\n")) == (1, 1)
+        assert "since is outside the years 1 to 9999" in told
         assert "ledger = totals = board" in await run("verify")

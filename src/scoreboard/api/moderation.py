@@ -12,7 +12,7 @@ import hashlib
 import re
 import secrets
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any, TypeVar
 from uuid import UUID
 
@@ -293,9 +293,16 @@ def _command(
         None if selection.event_id is None else selection.event_id.bytes,
         selection.user_id or "",
         selection.key_id or "",
-        selection.since,
-        selection.until,
+        _utc("since", selection.since),
+        _utc("until", selection.until),
     )
+
+
+def _utc(field: str, at: datetime | None) -> datetime | None:
+    try:
+        return at and at.astimezone(UTC)
+    except OverflowError as error:
+        raise Problem("invalid_field", f"{field} is outside the years 1 to 9999 in UTC.") from error
 
 
 def _check_user(user: str) -> None:
