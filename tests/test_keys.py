@@ -302,3 +302,11 @@ async def test_keys_from_the_command_line(deployment: Deployment, tmp_path: Path
     assert "revoked" in line
     assert (await key("create", "--name", "x", "--scope", "score:write", "--action", "A b"))[0] == 2
     assert (await key("create", "--name", "x", "--scope", "everything"))[0] == 2
+    status, _, told = await key("create", "--name", "a\nb", "--scope", "admin")
+    assert status == 2
+    assert "nor line ends" in told
+    async with deployment.database() as connection:
+        await connection.execute("UPDATE keys SET name = E'x\\n\\x1b[2Jk_0' WHERE id = $1", key_id)
+    _, listed, _ = await key("list")
+    (line,) = [line for line in listed.splitlines() if line.startswith(key_id)]
+    assert line.endswith(r"x\n\x1b[2Jk_0")

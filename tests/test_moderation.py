@@ -11,10 +11,9 @@ from uuid import uuid4
 import httpx
 import pytest
 
-import processes
 from conftest import Deploy
 from deployment import Deployment, bearer, frame_with, submit, until, watching
-from processes import COMMAND, environment, started
+from processes import run, settings_of, started
 from scoreboard.auth.key_acts import create_key
 from scoreboard.config import Action, Board, Config, Quarantine, Queue
 from scoreboard.database import Database
@@ -299,45 +298,53 @@ async def test_the_log_replayed_gives_the_same_ledger(deploy: Deploy) -> None:
     assert after == before
 
 
-async def test_the_command_line_does_the_same(tmp_path: Path) -> None:
-    async def run(*arguments: str) -> str:
-        process = await asyncio.create_subprocess_exec(
-            *(*COMMAND, *arguments, "--data", str(tmp_path / "data")),
-            env=environment({}),
-            cwd=tmp_path,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
+async def test_on_the_command_line_an_act_is_one_line_of_text(place: Moderated, tmp_path: Path) -> None:
+    async with place.deployment.database() as connection:
+        await connection.execute(
+            "INSERT INTO audit (act, at, who, what, target, why) "
+            "VALUES (gen_random_uuid(), now(), 'key:k', 'ban', 'x', E'a\\n2026-01-01  forged\\x1b[2J')"
         )
-        out, err = await process.communicate()
-        assert process.returncode == 0, err.decode()
-        return out.decode()
+    settings = settings_of(place.deployment)
+    _, told, _ = await run("audit", "--limit", "1", cwd=tmp_path, settings=settings)
+    assert told.count("\n") == 1
+    assert told.endswith("  a\\n2026-01-01  forged\\x1b[2J\n")
+    status, _, told = await run("ban", "x", "--reason", "a\nb", cwd=tmp_path, settings=settings)
+    assert status == 2
+    assert "nor line ends" in told
+
+
+async def test_the_command_line_does_the_same(tmp_path: Path) -> None:
+    async def done(*arguments: str) -> str:
+        status, out, err = await run(*arguments, "--data", str(tmp_path / "data"), cwd=tmp_path)
+        assert status == 0, err
+        return out
 
     async with started("up", "--port", "0", "--data", str(tmp_path / "data"), cwd=tmp_path) as up:
         await up.ready()
-        await run("score", "ann", "point:1")
-        assert await run("ban", "ann", "--reason", "cheats") == "ann is banned\n"
-        assert "banned" in await run("score", "ann", "point:2")
-        assert await run("unban", "ann") == "ann is no longer banned\n"
-        assert await run("hide", "ann") == "ann is hidden\n"
-        assert await run("show", "ann") == "ann is shown\n"
-        dry = await run("revoke", "--user", "ann", "--dry-run")
+        await done("score", "ann", "point:1")
+        assert await done("ban", "ann", "--reason", "cheats") == "ann is banned\n"
+        assert "banned" in await done("score", "ann", "point:2")
+        assert await done("unban", "ann") == "ann is no longer banned\n"
+        assert await done("hide", "ann") == "ann is hidden\n"
+        assert await done("show", "ann") == "ann is shown\n"
+        dry = await done("revoke", "--user", "ann", "--dry-run")
         assert dry == "1 events of 1 users would be revoked\n  main  ann: 1 -> 0\n"
-        assert await run("revoke", "--user", "ann") == "1 events of 1 users revoked\n"
-        assert await run("restore", "--user", "ann") == "1 events of 1 users restored\n"
-        told = [line.split("  ")[2] for line in (await run("explain", "ann")).splitlines()]
+        assert await done("revoke", "--user", "ann") == "1 events of 1 users revoked\n"
+        assert await done("restore", "--user", "ann") == "1 events of 1 users restored\n"
+        told = [line.split("  ")[2] for line in (await done("explain", "ann")).splitlines()]
         assert told == [
             "applied",
             "revoked",
             "rejected (banned)",
             "applied",
         ]
-        acts = [line.split("  ")[2] for line in (await run("audit")).splitlines()]
+        acts = [line.split("  ")[2] for line in (await done("audit")).splitlines()]
         assert [act for act in acts if not act.startswith("key")] == [
             "restore", "revoke", "show", "hide", "unban", "ban",
         ]  # fmt: skip
-        assert await run("held") == ""
+        assert await done("held") == ""
         never = ("--user", "ann", "--since", "0001-01-01T00:00:00+14:00", "--data", str(tmp_path / "data"))
-        status, _, told = await processes.run("revoke", *never, cwd=tmp_path)
+        status, _, told = await run("revoke", *never, cwd=tmp_path)
         assert (status, told.count("\n")) == (1, 1)
         assert "since is outside the years 1 to 9999" in told
-        assert "ledger = totals = board" in await run("verify")
+        assert "ledger = totals = board" in await done("verify")

@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from scoreboard.cli.command import Deployment, command, fail, main, seconds, with_database
+from scoreboard.cli.command import (
+    Deployment,
+    command,
+    fail,
+    main,
+    one_line,
+    seconds,
+    tell,
+    with_database,
+)
 from scoreboard.model import TYPE_PATTERN, Scope
 
 if TYPE_CHECKING:
@@ -22,7 +31,7 @@ def key() -> None:
 
 
 @command(key, "create")
-@click.option("--name", required=True, help="What the key is for.")
+@click.option("--name", required=True, callback=one_line, help="What the key is for.")
 @click.option(
     "--scope", "scopes", multiple=True, required=True, type=click.Choice([scope.value for scope in Scope])
 )
@@ -82,7 +91,7 @@ def key_list(deployment: Deployment) -> None:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         padded = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        click.echo("  ".join(padded).rstrip())
+        tell("  ".join(padded).rstrip())
 
 
 @command(key, "rotate")

@@ -13,22 +13,21 @@ from typing import Any
 import click
 import msgspec
 
-from scoreboard.cli.command import Deployment, command, main, with_database
+from scoreboard.cli.command import Deployment, command, main, reason_option, tell, with_database
 from scoreboard.model import Scope, Verdict, flaw_of_user_id
 
 SHOWN = 20  # differences of a dry run that are printed
-_reason = click.option("--reason", default="", help="Why. Kept in the audit.")
 _limit = click.option("--limit", default=50, show_default=True, type=click.IntRange(1, 1_000))
 
 
 def _mark(act: str, told: str, summary: str) -> None:
     @click.argument("user")
-    @_reason
+    @reason_option
     def run(deployment: Deployment, user: str, reason: str) -> None:
         if flaw := flaw_of_user_id(user):
             raise click.BadParameter(flaw, param_hint="USER")
         _ask(deployment, act, {"userId": user, "reason": reason})
-        click.echo(f"{user} is {told}")
+        tell(f"{user} is {told}")
 
     run.__doc__ = summary
     command(main, act)(run)
@@ -46,7 +45,7 @@ def _amend(verdict: Verdict, told: str, summary: str) -> None:
     @click.option("--key-id", help="Events reported with this key (see key list).")
     @click.option("--since", help="Accepted at or after this time (ISO 8601; UTC if it says no zone).")
     @click.option("--until", help="Accepted before this time.")
-    @_reason
+    @reason_option
     @click.option("--dry-run", is_flag=True, help="Only show what it would do.")
     def run(deployment: Deployment, dry_run: bool, reason: str, **given: Any) -> None:
         body = {
@@ -66,7 +65,7 @@ def _amend(verdict: Verdict, told: str, summary: str) -> None:
         would = "would be " if dry_run else ""
         click.echo(f"{done['events']} events of {done['users']} users {would}{told}")
         for line in done.get("differences", [])[:SHOWN]:
-            click.echo(f"  {line['board']}  {line['userId']}: {line['score']} -> {line['scoreAfter']}")
+            tell(f"  {line['board']}  {line['userId']}: {line['score']} -> {line['scoreAfter']}")
         if len(done.get("differences", ())) > SHOWN:
             click.echo("  …")
 
@@ -88,9 +87,7 @@ def held(deployment: Deployment, limit: int) -> None:
 
     events, more = with_database(deployment, lambda database: history.held(database, limit, 0))
     for one in events:
-        click.echo(
-            f"{one.event_id}  {one.at}  {one.user_id}  {one.type}:{one.reference}  {one.points} points"
-        )
+        tell(f"{one.event_id}  {one.at}  {one.user_id}  {one.type}:{one.reference}  {one.points} points")
     if not events:
         click.echo("Nothing is held back.", err=True)
     elif more is not None:
@@ -109,7 +106,7 @@ def explain(deployment: Deployment, user: str, limit: int) -> None:
         boards = ", ".join(f"{name} {score.change:+} = {score.score}" for name, score in one.boards.items())
         what = f"of {one.amends}" if one.amends else f"{one.type}:{one.reference}"
         why = f" ({one.reason})" if one.reason else ""
-        click.echo(f"{one.at}  {one.event_id}  {one.outcome}{why}  {what}  by {one.principal}  {boards}")
+        tell(f"{one.at}  {one.event_id}  {one.outcome}{why}  {what}  by {one.principal}  {boards}")
     if not told.events:
         click.echo(f"Nothing of {user} is in the ledger.", err=True)
 
@@ -124,7 +121,7 @@ def audit(deployment: Deployment, limit: int) -> None:
     for one in acts:
         who = f"{one.who} ({one.key_name})" if one.key_name else one.who
         size = "" if one.events is None else f"  {one.events} events of {one.users} users"
-        click.echo(f"{one.at}  {who}  {one.what}  {one.target}{size}  {one.why}".rstrip())
+        tell(f"{one.at}  {who}  {one.what}  {one.target}{size}  {one.why}".rstrip())
     if not acts:
         click.echo("Nothing has been done yet.", err=True)
 
