@@ -275,6 +275,7 @@ async def test_keys_from_the_command_line(deployment: Deployment, tmp_path: Path
         return await run("key", *argv, cwd=tmp_path, settings=settings)
 
     options = ("--scope", "score:write", "--action", "win", "--action", "loss", "--expires-in", "30d")
+    options += ("--reason", "for cli")
     status, text, told = await key("create", "--name", "cli", *options)
     assert status == 0
     assert "there is no action loss" in told
@@ -287,7 +288,7 @@ async def test_keys_from_the_command_line(deployment: Deployment, tmp_path: Path
         assert word in line, word
     assert text.strip() not in listed
 
-    status, new, told = await key("rotate", key_id, "--grace", "10m")
+    status, new, told = await key("rotate", key_id, "--grace", "10m", "--reason", "every half year")
     assert (status, len(new.strip())) == (0, 46)
     assert f"{key_id} ends in 10m" in told
     status, listed, _ = await key("list")
@@ -295,7 +296,7 @@ async def test_keys_from_the_command_line(deployment: Deployment, tmp_path: Path
     assert ", now k_" in line
     assert (await key("rotate", key_id))[0] == 1
 
-    assert (await key("revoke", key_id))[0] == 0
+    assert (await key("revoke", key_id, "--reason", "it leaked"))[0] == 0
     assert (await key("revoke", key_id))[0] == 1
     status, listed, _ = await key("list")
     (line,) = [line for line in listed.splitlines() if line.startswith(key_id)]
@@ -306,6 +307,8 @@ async def test_keys_from_the_command_line(deployment: Deployment, tmp_path: Path
     assert status == 2
     assert "nor line ends" in told
     async with deployment.database() as connection:
+        whys = await connection.fetch("SELECT why FROM audit WHERE target = $1 ORDER BY number", f"key {key_id}")
+        assert [row["why"].rpartition("; ")[2] for row in whys] == ["for cli", "every half year", "it leaked"]
         await connection.execute("UPDATE keys SET name = E'x\\n\\x1b[2Jk_0' WHERE id = $1", key_id)
     _, listed, _ = await key("list")
     (line,) = [line for line in listed.splitlines() if line.startswith(key_id)]

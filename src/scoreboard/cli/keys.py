@@ -13,6 +13,7 @@ from scoreboard.cli.command import (
     fail,
     main,
     one_line,
+    reason_option,
     seconds,
     tell,
     with_database,
@@ -37,12 +38,14 @@ def key() -> None:
 )
 @click.option("--action", "actions", multiple=True, help="A type of action that it is for. [all]")
 @click.option("--expires-in", help="30d, 12h: it ends by itself. [never]")
+@reason_option
 def key_create(
     deployment: Deployment,
     name: str,
     scopes: tuple[str, ...],
     actions: tuple[str, ...],
     expires_in: str | None,
+    reason: str,
 ) -> None:
     """Make a key. It is printed once, alone on standard output, and kept nowhere."""
     from scoreboard.auth.key_acts import create_key
@@ -57,7 +60,7 @@ def key_create(
 
     async def create(database: Any) -> tuple[str, str]:
         return await create_key(
-            database, name, wanted, actions=sorted(set(actions)) or None, seconds=lifetime
+            database, name, wanted, actions=sorted(set(actions)) or None, seconds=lifetime, reason=reason
         )
 
     key_id, text = with_database(deployment, create)
@@ -97,12 +100,13 @@ def key_list(deployment: Deployment) -> None:
 @command(key, "rotate")
 @click.argument("key_id")
 @click.option("--grace", default="1h", show_default=True, help="How long the old key goes on working.")
-def key_rotate(deployment: Deployment, key_id: str, grace: str) -> None:
+@reason_option
+def key_rotate(deployment: Deployment, key_id: str, grace: str, reason: str) -> None:
     """Make the successor of a key: the same name, scopes, types and lifetime. Printed once, as by create."""
     from scoreboard.auth.key_acts import rotate_key
 
     left = seconds(grace)
-    made = with_database(deployment, lambda database: rotate_key(database, key_id, left))
+    made = with_database(deployment, lambda database: rotate_key(database, key_id, left, reason))
     if made is None:
         fail(f"there is no active key {key_id} without a successor")
     click.echo(f"made {made[0]}; {key_id} ends in {grace}", err=True)
@@ -111,11 +115,12 @@ def key_rotate(deployment: Deployment, key_id: str, grace: str) -> None:
 
 @command(key, "revoke")
 @click.argument("key_id")
-def key_revoke(deployment: Deployment, key_id: str) -> None:
+@reason_option
+def key_revoke(deployment: Deployment, key_id: str, reason: str) -> None:
     """Revoke a key by its id (see key list). Works everywhere within two seconds."""
     from scoreboard.auth.key_acts import revoke_key
 
-    if not with_database(deployment, lambda database: revoke_key(database, key_id)):
+    if not with_database(deployment, lambda database: revoke_key(database, key_id, reason)):
         fail(f"there is no active key {key_id}")
     click.echo(f"revoked {key_id}", err=True)
 
