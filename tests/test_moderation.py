@@ -224,6 +224,21 @@ async def test_every_act_is_in_the_audit_which_only_grows(place: Moderated) -> N
                     await connection.execute(statement.format(table))
 
 
+async def test_an_act_of_all_partitions_is_one_on_the_pages_of_the_audit(place: Moderated) -> None:
+    for user in ("page-a", "page-b"):
+        await place.score(user, "point:1")
+        await place.act("revoke", userId=user)
+    acts = (await place.service.get("/admin/audit", params={"limit": 3}, headers=place.admin)).json()["acts"]
+    assert [(act["target"], act["events"]) for act in acts[:2]] == [("user page-b", 1), ("user page-a", 1)]
+    paged, before = [], acts[0]["number"] + 1
+    for _ in acts:
+        page = {"limit": 1, "before": before}
+        found = (await place.service.get("/admin/audit", params=page, headers=place.admin)).json()["acts"]
+        before = found[0]["number"]
+        paged += found
+    assert paged == acts
+
+
 @pytest.mark.parametrize(
     ("path", "body", "code"),
     [

@@ -117,8 +117,8 @@ INSERT INTO audit (act, at, who, what, target, why, events, users) VALUES ($1, c
 SELECT a.act, min(a.at) AS at, a.who, k.name AS key_name, a.what, a.target, a.why,
        sum(a.events)::bigint AS events, sum(a.users)::bigint AS users, max(a.number) AS number
 FROM audit a LEFT JOIN keys k ON 'key:' || k.id = a.who
-WHERE a.number < $1
-GROUP BY a.act, a.who, k.name, a.what, a.target, a.why ORDER BY max(a.number) DESC LIMIT $2;
+GROUP BY a.act, a.who, k.name, a.what, a.target, a.why
+HAVING max(a.number) < $1 ORDER BY max(a.number) DESC LIMIT $2;
 
 -- list_held: what is held back, oldest first
 SELECT event_id, accept_no, user_id, type, reference, points, boards, principal, at
