@@ -130,6 +130,19 @@ async def test_an_event_may_be_revoked_before_it_comes(place: Moderated) -> None
     assert (await submit(place.service, "plant", "point:2")).json()["status"] == "applied"
 
 
+async def test_what_was_never_judged_is_restored_by_its_name_alone(place: Moderated) -> None:
+    await place.act("ban", userId="unjudged")
+    event = str(event_id_of_action("unjudged", "point:1"))
+    await place.act("revoke", eventId=event)
+    assert await place.score("unjudged", "point:1") == [event]
+    assert (await place.act("restore", userId="unjudged", dryRun=True))["events"] == 0
+    assert (await place.act("restore", userId="unjudged"))["events"] == 0
+    assert await place.state(event) == "revoked"
+    assert (await place.act("restore", eventId=event))["events"] == 1
+    assert (await place.act("revoke", userId="unjudged"))["events"] == 1
+    assert (await place.act("restore", userId="unjudged"))["events"] == 1, "an operator has judged it"
+
+
 async def test_what_is_held_back_is_released_or_rejected(place: Moderated) -> None:
     events = await place.score("held", "win:1", "win:2", "win:3")
     listed = (await place.service.get("/admin/held", headers=place.admin)).json()["events"]

@@ -144,6 +144,9 @@ async def _gather(connection: Connection, entry: Amend, before: int | None) -> N
         wanted.append(("at < ", entry.until))
     # Only the conditions that are given: each then finds its index.
     conditions = "".join(f" AND {condition}${n}" for n, (condition, _) in enumerate(wanted, 1))
+    if entry.verdict is Verdict.RESTORE and entry.event is None:
+        # What was revoked before it came was never judged: not by a ban, nor by the rules of its type.
+        conditions += " AND before IS NOT NULL"
     await connection.execute(STATEMENTS["make_amending"])
     await connection.execute(
         STATEMENTS[entry.verdict.value] + conditions, *(value for _, value in wanted), timeout=AMEND_SECONDS

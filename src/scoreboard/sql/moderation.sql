@@ -10,7 +10,7 @@ INSERT INTO amending
 SELECT event_id, user_id, type, reference, points, boards, 'revoked', CASE state WHEN 'applied' THEN -points ELSE 0 END
 FROM states WHERE state IN ('applied', 'quarantined');
 
--- restore: what was revoked is what it was before; what never was decided counts
+-- restore: what was revoked is what it was before; what never was judged counts, if it is named
 INSERT INTO amending
 SELECT event_id, user_id, type, reference, points, boards, outcome, CASE outcome WHEN 'applied' THEN points ELSE 0 END
 FROM (SELECT *, CASE WHEN before IN ('applied', 'quarantined') THEN before ELSE 'applied' END AS outcome FROM states) s
