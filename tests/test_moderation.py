@@ -237,6 +237,24 @@ async def test_every_act_is_in_the_audit_which_only_grows(place: Moderated) -> N
                     await connection.execute(statement.format(table))
 
 
+async def test_what_an_act_did_and_why_it_was_done_lead_to_each_other(place: Moderated) -> None:
+    planted = str(event_id_of_action("why", "point:2"))
+    before = await place.act("revoke", eventId=planted, reason="will be forged")
+    events = await place.score("why", "point:1", "point:2")
+    acts = [await place.act("revoke", userId="why", reason="forged"), await place.act("restore", userId="why")]
+    told = (await place.service.get("/users/why/events")).json()["events"]
+    assert [(one.get("amends"), one["outcome"], one.get("actId"), one.get("why")) for one in told] == [
+        (events[0], "applied", acts[1]["actId"], None),
+        (events[0], "revoked", acts[0]["actId"], "forged"),
+        (None, "revoked", before["actId"], "will be forged"),
+        (None, "applied", None, None),
+    ]
+    listed = (await place.service.get("/admin/audit", headers=place.admin)).json()["acts"]
+    assert [act["actId"] for act in listed[:3]] == [acts[1]["actId"], acts[0]["actId"], before["actId"]]
+    own = await place.service.get("/users/why/events", headers=bearer(place.deployment.token("why")))
+    assert not {"why", "actId", "principal"} & {member for one in own.json()["events"] for member in one}
+
+
 async def test_an_act_of_all_partitions_is_one_on_the_pages_of_the_audit(place: Moderated) -> None:
     for user in ("page-a", "page-b"):
         await place.score(user, "point:1")
@@ -357,12 +375,12 @@ async def test_the_command_line_does_the_same(tmp_path: Path) -> None:
         assert await done("show", "ann") == "ann is shown\n"
         dry = await done("revoke", "--user", "ann", "--dry-run")
         assert dry == "1 events of 1 users would be revoked\n  main  ann: 1 -> 0\n"
-        assert await done("revoke", "--user", "ann") == "1 events of 1 users revoked\n"
+        assert await done("revoke", "--user", "ann", "--reason", "oh") == "1 events of 1 users revoked\n"
         assert await done("restore", "--user", "ann") == "1 events of 1 users restored\n"
         told = [line.split("  ")[2] for line in (await done("explain", "ann")).splitlines()]
         assert told == [
             "applied",
-            "revoked",
+            "revoked (oh)",
             "rejected (banned)",
             "applied",
         ]

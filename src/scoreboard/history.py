@@ -45,6 +45,9 @@ class HistoryRow(Struct, frozen=True, rename="camel", omit_defaults=True):
     reason: str | None = None
     retry_at: str | None = None
     principal: str | None = None
+    act_id: str | None = None
+    """The operator's act behind this row, as the audit has it."""
+    why: str | None = None
 
 
 class History(Struct, frozen=True, rename="camel", omit_defaults=True):
@@ -73,6 +76,7 @@ class Act(Struct, frozen=True, rename="camel"):
     """One administrative act."""
 
     number: int
+    act_id: str
     at: str
     who: str
     """``key:ID`` for one that came over HTTP, else the command line's user."""
@@ -85,7 +89,7 @@ class Act(Struct, frozen=True, rename="camel"):
 
 
 async def of_user(database: Database, user: str, limit: int, cursor: str | None, *, who: bool) -> History:
-    """What made a user's scores, newest first. ``who``: also tell who reported each.
+    """What made a user's scores, newest first. ``who``: also tell who reported or undid each, and why.
 
     Raises:
         ValueError: the cursor is not one of ours.
@@ -102,6 +106,11 @@ async def of_user(database: Database, user: str, limit: int, cursor: str | None,
                 STATEMENTS["history_totals"], user, rows[0]["accept_no"], rows[0]["event_id"]
             )
             scores = {row["board"]: row["score"] for row in newest}
+        undone = [row["event_id"] for row in rows if row["amends"] is not None or row["outcome"] == "revoked"]
+        acts = {}
+        if who and undone:
+            found = await connection.fetch(STATEMENTS["history_acts"], undone)
+            acts = {row["event_id"]: (str(row["act"]), row["why"]) for row in found}
     events = []
     for row in rows:
         counts = row["outcome"] == "applied" or row["amends"] is not None
@@ -109,6 +118,7 @@ async def of_user(database: Database, user: str, limit: int, cursor: str | None,
         boards = {board: BoardScore(change, scores.get(board, 0)) for board in row["boards"]}
         for board in boards:
             scores[board] = scores.get(board, 0) - change
+        act_id, why = acts.get(row["event_id"], (None, None))
         events.append(
             HistoryRow(
                 event_id=str(row["event_id"]),
@@ -121,6 +131,8 @@ async def of_user(database: Database, user: str, limit: int, cursor: str | None,
                 reason=row["reason"],
                 retry_at=_text(row["retry_at"]),
                 principal=row["principal"] if who else None,
+                act_id=act_id,
+                why=why or None,
             )
         )
     last = rows[-1] if more else None
@@ -154,6 +166,7 @@ async def acts(database: Database, limit: int, before: int = END) -> list[Act]:
     return [
         Act(
             number=row["number"],
+            act_id=str(row["act"]),
             at=text_of_time(row["at"]),
             who=row["who"],
             key_name=row["key_name"],

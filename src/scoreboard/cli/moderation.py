@@ -105,7 +105,7 @@ def explain(deployment: Deployment, user: str, limit: int) -> None:
     for one in told.events:
         boards = ", ".join(f"{name} {score.change:+} = {score.score}" for name, score in one.boards.items())
         what = f"of {one.amends}" if one.amends else f"{one.type}:{one.reference}"
-        why = f" ({one.reason})" if one.reason else ""
+        why = "".join(f" ({words})" for words in (one.reason, one.why) if words)
         tell(f"{one.at}  {one.event_id}  {one.outcome}{why}  {what}  by {one.principal}  {boards}")
     if not told.events:
         click.echo(f"Nothing of {user} is in the ledger.", err=True)
@@ -121,7 +121,7 @@ def audit(deployment: Deployment, limit: int) -> None:
     for one in acts:
         who = f"{one.who} ({one.key_name})" if one.key_name else one.who
         size = "" if one.events is None else f"  {one.events} events of {one.users} users"
-        tell(f"{one.at}  {who}  {one.what}  {one.target}{size}  {one.why}".rstrip())
+        tell(f"{one.at}  {who}  {one.what}  {one.target}{size}  act {one.act_id}  {one.why}".rstrip())
     if not acts:
         click.echo("Nothing has been done yet.", err=True)
 

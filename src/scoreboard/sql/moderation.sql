@@ -129,6 +129,14 @@ SELECT e.event_id, e.accept_no, e.amends, e.type, e.reference, e.points, e.board
 FROM events e WHERE e.user_id = $1 AND (e.accept_no, e.event_id) < ($2::bigint, $3::uuid)
 ORDER BY e.accept_no DESC, e.event_id DESC LIMIT $4;
 
+-- history_acts: which acts amended, or undid before they came, and why; of the same at the same time what changed something
+SELECT DISTINCT ON (e.event_id) e.event_id, a.act, a.why
+FROM events e
+LEFT JOIN planted p ON e.amends IS NULL AND p.event_id = e.event_id
+JOIN commands c ON c.accept_no = CASE WHEN e.amends IS NULL THEN p.accept_no ELSE e.accept_no END
+JOIN audit a ON a.at = c.at AND a.who = c.principal AND a.what = c.kind AND a.target = c.detail
+WHERE e.event_id = ANY($1::uuid[]) ORDER BY e.event_id, a.events DESC, a.number;
+
 -- history_totals: what a user's ledger came to on each board, up to and with one of its rows
 SELECT board, sum(points)::bigint AS score
 FROM events, unnest(boards) AS board
