@@ -237,6 +237,21 @@ async def test_every_act_is_in_the_audit_which_only_grows(place: Moderated) -> N
                     await connection.execute(statement.format(table))
 
 
+async def test_an_admin_who_names_a_user_is_in_the_audit_and_a_game_is_not(place: Moderated) -> None:
+    for headers, name in ((place.admin, "Rude"), ({}, "Nice")):
+        answer = await place.service.put("/users/named", json={"name": name}, headers=headers)
+        assert answer.status_code == 202
+
+    await place.score("named", "point:1")
+
+    async def shown() -> bool:
+        return bool((await place.line("named"))["name"] == "Nice")
+
+    await until(shown)
+    acts = (await place.service.get("/admin/audit", headers=place.admin)).json()["acts"]
+    assert [(act["what"], act["why"]) for act in acts if act["target"] == "named"] == [("rename", "to Rude")]
+
+
 async def test_what_an_act_did_and_why_it_was_done_lead_to_each_other(place: Moderated) -> None:
     planted = str(event_id_of_action("why", "point:2"))
     before = await place.act("revoke", eventId=planted, reason="will be forged")

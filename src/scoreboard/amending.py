@@ -21,7 +21,17 @@ from msgspec import Struct
 from scoreboard.book import Applied
 from scoreboard.database import STATEMENTS
 from scoreboard.group_commit import partition_of
-from scoreboard.model import Accepted, Amend, Mark, Outcome, Result, Row, Verdict, text_of_time
+from scoreboard.model import (
+    Accepted,
+    Amend,
+    Mark,
+    Outcome,
+    Rename,
+    Result,
+    Row,
+    Verdict,
+    text_of_time,
+)
 
 if TYPE_CHECKING:
     from scoreboard.database import Connection
@@ -93,21 +103,23 @@ async def tried(connection: Connection, entry: Amend) -> Trial:
 async def audit(
     connection: Connection,
     accepted: Accepted,
-    command: Amend | Mark,
+    command: Amend | Mark | Rename,
     *,
     target: str,
     events: int | None,
     users: int | None,
 ) -> None:
     """Write down an act that came through the log."""
-    act, what = (
-        (command.act, command.verdict.value)
-        if isinstance(command, Amend)
-        else (command.command_id, command.kind)
-    )
+    match command:
+        case Amend():
+            act, what, why = command.act, command.verdict.value, command.why
+        case Mark():
+            act, what, why = command.command_id, command.kind, command.why
+        case Rename():
+            act, what, why = command.command_id, "rename", f"to {command.name}"
     await connection.execute(
         STATEMENTS["insert_audit"],
-        *(pgproto.UUID(act), accepted.at, command.principal, what, target, command.why, events, users),
+        *(pgproto.UUID(act), accepted.at, command.principal, what, target, why, events, users),
     )
 
 

@@ -170,6 +170,8 @@ class Rename(Struct, frozen=True, array_like=True, tag_field="kind", tag="rename
     user: str
     name: str
     principal: str
+    audited: bool = False
+    """An administrator's act: it goes into the audit, too."""
 
 
 class Mark(Struct, frozen=True, array_like=True, tag_field="kind", tag="mark"):
