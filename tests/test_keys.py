@@ -30,6 +30,7 @@ from scoreboard.auth.keys import Keys
 from scoreboard.config import Action, Auth, Config
 from scoreboard.database import Database, migrate
 from scoreboard.errors import Problem
+from scoreboard.history import acts as acts_of
 from scoreboard.issuers import Issuer
 from scoreboard.model import Scope
 from signing import Signer
@@ -210,13 +211,19 @@ async def test_an_expired_key_opens_nothing_even_with_the_database_away(deployme
 
 async def test_a_key_of_a_command_ends_with_it_and_soon_if_it_is_killed(database: Database) -> None:
     async with temporary_key(database, "command line", Scope.SCORE_WRITE):
-        (line,) = [one for one in await list_keys(database) if one.name.startswith("command line")]
+        (line,) = [one for one in await list_keys(database) if "command line" in one.name]
+        assert line in await list_keys(database, everything=False), "while it runs it is seen"
         assert line.expires is not None
         left = line.expires - datetime.now(UTC)
         assert timedelta() < left <= timedelta(seconds=TEMPORARY_SECONDS + 5)
         assert line.state == "active"
     (line,) = [one for one in await list_keys(database) if one.id == line.id]
     assert line.state == "revoked"
+    assert line.id not in {one.id for one in await list_keys(database, everything=False)}
+    acts = [one.what for one in await acts_of(database, 1_000) if one.target == f"key {line.id}"]
+    assert acts == ["key revoke", "key create"]
+    shown = [one.target for one in await acts_of(database, 1_000, everything=False)]
+    assert f"key {line.id}" not in shown
 
 
 async def test_every_act_on_a_key_is_in_the_audit(deployment: Deployment, database: Database) -> None:
@@ -303,6 +310,7 @@ async def test_keys_from_the_command_line(deployment: Deployment, tmp_path: Path
     assert "revoked" in line
     assert (await key("create", "--name", "x", "--scope", "score:write", "--action", "A b"))[0] == 2
     assert (await key("create", "--name", "x", "--scope", "everything"))[0] == 2
+    assert (await key("create", "--name", "temporary: x", "--scope", "admin"))[0] == 2
     status, _, told = await key("create", "--name", "a\nb", "--scope", "admin")
     assert status == 2
     assert "nor line ends" in told

@@ -400,9 +400,10 @@ async def test_the_command_line_does_the_same(tmp_path: Path) -> None:
             "applied",
         ]
         acts = [line.split("  ")[2] for line in (await done("audit")).splitlines()]
-        assert [act for act in acts if not act.startswith("key")] == [
-            "restore", "revoke", "show", "hide", "unban", "ban",
-        ]  # fmt: skip
+        assert acts == ["restore", "revoke", "show", "hide", "unban", "ban"]
+        assert "key create" in await done("audit", "--all")
+        assert await done("key", "list") == ""
+        assert "temporary: command line" in await done("key", "list", "--all")
         assert await done("held") == ""
         never = ("--user", "ann", "--since", "0001-01-01T00:00:00+14:00", "--data", str(tmp_path / "data"))
         status, _, told = await run("revoke", *never, cwd=tmp_path)

@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from scoreboard import amending
 from scoreboard.amending import Trial
+from scoreboard.auth.key_acts import TEMPORARY
 from scoreboard.database import STATEMENTS, Database
 from scoreboard.model import Amend, text_of_time
 
@@ -159,10 +160,13 @@ async def held(database: Database, limit: int, after: int) -> tuple[list[Held], 
     return found, rows[-1]["accept_no"] if len(rows) == limit else None
 
 
-async def acts(database: Database, limit: int, before: int = END) -> list[Act]:
-    """The newest administrative acts before a number."""
+async def acts(
+    database: Database, limit: int, before: int = END, *, everything: bool = True
+) -> list[Act]:
+    """The newest administrative acts before a number; without ``everything`` none on temporary keys."""
+    hidden = None if everything else TEMPORARY
     async with database.connection() as connection:
-        rows = await connection.fetch(STATEMENTS["list_audit"], before, limit)
+        rows = await connection.fetch(STATEMENTS["list_audit"], before, limit, hidden)
     return [
         Act(
             number=row["number"],

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 KEY_BYTES = 32
 SHOWN_CHARACTERS = 9  # `sb_` and 36 of the 256 bits: recognised, never guessed
 # A key that a command makes for itself is prolonged while it runs, and ends soon after it was killed.
+TEMPORARY = "temporary: "  # so their names begin, and nobody else's
 TEMPORARY_SECONDS = 900
 PROLONG_SECONDS = 300
 
@@ -109,16 +110,17 @@ async def revoke_key(database: Database, key_id: str, reason: str = "") -> bool:
     return True
 
 
-async def list_keys(database: Database) -> list[KeyLine]:
-    """All keys, oldest first."""
+async def list_keys(database: Database, *, everything: bool = True) -> list[KeyLine]:
+    """All keys, oldest first; without ``everything`` no temporary ones that have ended."""
     async with database.transaction() as connection:
-        return [KeyLine(*row) for row in await connection.fetch(STATEMENTS["list_keys"])]
+        hidden = None if everything else TEMPORARY
+        return [KeyLine(*row) for row in await connection.fetch(STATEMENTS["list_keys"], hidden)]
 
 
 @asynccontextmanager
 async def temporary_key(database: Database, name: str, scope: Scope) -> AsyncIterator[str]:
     """A key for as long as the block runs, and hardly longer if it is killed."""
-    name = f"{name}: {operator()}"
+    name = f"{TEMPORARY}{name}, {operator()}"
     key_id, text = await create_key(database, name, [scope], seconds=TEMPORARY_SECONDS)
 
     async def prolong() -> None:

@@ -48,8 +48,10 @@ def key_create(
     reason: str,
 ) -> None:
     """Make a key. It is printed once, alone on standard output, and kept nowhere."""
-    from scoreboard.auth.key_acts import create_key
+    from scoreboard.auth.key_acts import TEMPORARY, create_key
 
+    if name.startswith(TEMPORARY):
+        raise click.BadParameter(f"names that begin with {TEMPORARY!r} are for commands", param_hint="--name")
     for action in actions:
         if not re.fullmatch(TYPE_PATTERN, action):
             raise click.BadParameter(f"{action!r} is not a type of action", param_hint="--action")
@@ -69,11 +71,12 @@ def key_create(
 
 
 @command(key, "list")
-def key_list(deployment: Deployment) -> None:
-    """List all keys: state, when used, scopes, types. Of the text of each, only how it begins."""
+@click.option("--all", "everything", is_flag=True, help="Also ended keys that commands made for themselves.")
+def key_list(deployment: Deployment, everything: bool) -> None:
+    """List keys: state, when used, scopes, types. Of the text of each, only how it begins."""
     from scoreboard.auth.key_acts import list_keys
 
-    lines = with_database(deployment, list_keys)
+    lines = with_database(deployment, lambda database: list_keys(database, everything=everything))
     if not lines:
         click.echo("There is no key yet: scoreboard key create --name game --scope score:write", err=True)
         return

@@ -113,11 +113,12 @@ def explain(deployment: Deployment, user: str, limit: int) -> None:
 
 @command(main, "audit")
 @_limit
-def audit(deployment: Deployment, limit: int) -> None:
+@click.option("--all", "everything", is_flag=True, help="Also acts on keys that commands made for themselves.")
+def audit(deployment: Deployment, limit: int, everything: bool) -> None:
     """Show who did what, when and why: the newest acts first."""
     from scoreboard import history
 
-    acts = with_database(deployment, lambda database: history.acts(database, limit))
+    acts = with_database(deployment, lambda database: history.acts(database, limit, everything=everything))
     for one in acts:
         who = f"{one.who} ({one.key_name})" if one.key_name else one.who
         size = "" if one.events is None else f"  {one.events} events of {one.users} users"

@@ -113,10 +113,11 @@ SET rules = excluded.rules, last_at = excluded.last_at, in_window = excluded.in_
 -- insert_audit: who did what, when and why
 INSERT INTO audit (act, at, who, what, target, why, events, users) VALUES ($1, coalesce($2, now()), $3, $4, $5, $6, $7, $8);
 
--- list_audit: the newest acts, all partitions of one together
+-- list_audit: the newest acts, all partitions of one together; but none on keys that are called so
 SELECT a.act, min(a.at) AS at, a.who, k.name AS key_name, a.what, a.target, a.why,
        sum(a.events)::bigint AS events, sum(a.users)::bigint AS users, max(a.number) AS number
 FROM audit a LEFT JOIN keys k ON 'key:' || k.id = a.who
+WHERE NOT EXISTS (SELECT FROM keys WHERE a.target = 'key ' || id AND a.what LIKE 'key %' AND starts_with(name, $3))
 GROUP BY a.act, a.who, k.name, a.what, a.target, a.why
 HAVING max(a.number) < $1 ORDER BY max(a.number) DESC LIMIT $2;
 

@@ -125,10 +125,12 @@ UPDATE keys SET replaced_by = $2, expires = least(expires, now() + make_interval
 -- prolong_key: it lives on for so long from now
 UPDATE keys SET expires = now() + make_interval(secs => $2::integer) WHERE id = $1 AND revoked IS NULL;
 
--- list_keys: all keys, oldest first
+-- list_keys: all keys, oldest first; but none that has ended and is called so
 SELECT id, name, prefix, scopes, actions, created, used, expires, revoked, replaced_by,
        CASE WHEN revoked IS NOT NULL THEN 'revoked' WHEN expires <= now() THEN 'expired' ELSE 'active' END AS state
-FROM keys ORDER BY created, id;
+FROM keys
+WHERE NOT (coalesce(starts_with(name, $1), false) AND (revoked IS NOT NULL OR coalesce(expires <= now(), false)))
+ORDER BY created, id;
 
 -- revoke_key: from now on this key opens nothing
 UPDATE keys SET revoked = now() WHERE id = $1 AND revoked IS NULL;
