@@ -130,6 +130,20 @@ async def test_an_event_may_be_revoked_before_it_comes(place: Moderated) -> None
     assert (await submit(place.service, "plant", "point:2")).json()["status"] == "applied"
 
 
+async def test_a_condition_that_does_not_fit_revokes_nothing_that_is_to_come(place: Moderated) -> None:
+    event = str(event_id_of_action("victim", "point:1"))
+    key_id = f"k_{uuid4().hex[:12]}"
+    for condition in ({"userId": "else"}, {"keyId": key_id}, {"since": "2026-01-01T00:00:00Z"}):
+        assert (await place.act("revoke", eventId=event, **condition))["events"] == 0
+    assert await place.score("victim", "point:1") == [event]
+    assert await place.state(event) == "applied"
+    other = str(event_id_of_action("victim", "point:2"))
+    await place.act("revoke", eventId=other)
+    await place.act("restore", eventId=other, userId="else")
+    await place.score("victim", "point:2")
+    assert await place.state(other) == "revoked"
+
+
 async def test_what_was_never_judged_is_restored_by_its_name_alone(place: Moderated) -> None:
     await place.act("ban", userId="unjudged")
     event = str(event_id_of_action("unjudged", "point:1"))

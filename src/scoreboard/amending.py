@@ -75,7 +75,7 @@ async def apply(connection: Connection, accepted: Accepted, partition: int, part
     events, users_count = await _size(connection)
     rows = await _write(connection, accepted, entry) if events else []
     await connection.execute("DROP TABLE amending")
-    if entry.event is not None:
+    if _one_event(entry):
         event = pgproto.UUID(entry.event)
         if entry.verdict is Verdict.REVOKE:
             await connection.execute(STATEMENTS["plant"], event, partition, accepted.accept_no)
@@ -125,6 +125,11 @@ async def audit(
 
 def target_of(entry: Amend) -> str:
     """What a command is about, in words."""
+def _one_event(entry: Amend) -> bool:
+    """Is it about one event whatever it is? Then also about one that is still to come."""
+    return entry.event is not None and not (entry.user or entry.key or entry.since or entry.until)
+
+
     parts = []
     if entry.event is not None:
         parts.append(f"event {UUID(bytes=entry.event)}")
