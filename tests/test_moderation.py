@@ -144,6 +144,23 @@ async def test_a_condition_that_does_not_fit_revokes_nothing_that_is_to_come(pla
     assert await place.state(other) == "revoked"
 
 
+async def test_what_is_named_and_not_known_is_told_and_stays_unknown(place: Moderated) -> None:
+    for act in ("ban", "hide", "hide"):
+        assert (await place.act(act, userId="ghost"))["unknown"] == ["userId"]
+        assert (await place.line("ghost")).get("code") == "unknown_user"
+    ids = {"eventId": str(uuid4()), "keyId": f"k_{uuid4().hex[:12]}"}
+    for given in ({"eventId": ids["eventId"]}, {"keyId": ids["keyId"]}, ids | {"userId": "ghost"}):
+        for trial in (True, False):
+            told = await place.act("revoke", **given, dryRun=trial)
+            assert set(told["unknown"]) == set(given)
+    await place.score("ghost", "point:1")
+    assert "unknown" not in await place.act("unban", userId="ghost")
+    (event,) = await place.score("ghost", "point:2")
+    assert "unknown" not in await place.act("revoke", eventId=event, userId="ghost")
+    await place.act("show", userId="ghost")
+    assert (await place.line("ghost"))["userId"] == "ghost"
+
+
 async def test_what_was_never_judged_is_restored_by_its_name_alone(place: Moderated) -> None:
     await place.act("ban", userId="unjudged")
     event = str(event_id_of_action("unjudged", "point:1"))
@@ -419,8 +436,15 @@ async def test_the_command_line_does_the_same(tmp_path: Path) -> None:
         assert await done("key", "list") == ""
         assert "temporary: command line" in await done("key", "list", "--all")
         assert await done("held") == ""
-        never = ("--user", "ann", "--since", "0001-01-01T00:00:00+14:00", "--data", str(tmp_path / "data"))
-        status, _, told = await run("revoke", *never, cwd=tmp_path)
+        data = ("--data", str(tmp_path / "data"))
+        unknown = ("hide", "an"), ("release", "--key-id", "k_000000000000"), ("revoke", "--event", str(uuid4()))
+        assert [(await run(*act, *data, cwd=tmp_path))[2] for act in unknown] == [
+            "note: nothing is known of this user\n",
+            "note: there has never been such a key\n",
+            "note: no such event has come yet: it will be revoked when it comes\n",
+        ]
+        never = ("--user", "ann", "--since", "0001-01-01T00:00:00+14:00")
+        status, _, told = await run("revoke", *never, *data, cwd=tmp_path)
         assert (status, told.count("\n")) == (1, 1)
         assert "since is outside the years 1 to 9999" in told
         assert "ledger = totals = board" in await done("verify")

@@ -56,6 +56,8 @@ class Trial(Struct, frozen=True, rename="camel"):
     events: int
     users: int
     differences: list[Difference]
+    unknown: tuple[str, ...] = ()
+    """Of what was named, that of which nothing is known."""
 
 
 async def apply(connection: Connection, accepted: Accepted, partition: int, partitions: int) -> Applied:
@@ -123,13 +125,13 @@ async def audit(
     )
 
 
-def target_of(entry: Amend) -> str:
-    """What a command is about, in words."""
 def _one_event(entry: Amend) -> bool:
     """Is it about one event whatever it is? Then also about one that is still to come."""
     return entry.event is not None and not (entry.user or entry.key or entry.since or entry.until)
 
 
+def target_of(entry: Amend) -> str:
+    """What a command is about, in words."""
     parts = []
     if entry.event is not None:
         parts.append(f"event {UUID(bytes=entry.event)}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 from datetime import datetime
 from uuid import UUID
 
+import msgspec
 from asyncpg.pgproto import pgproto
 from msgspec import Struct
 
@@ -16,7 +17,7 @@ from scoreboard import amending
 from scoreboard.amending import Trial
 from scoreboard.auth.key_acts import TEMPORARY
 from scoreboard.database import STATEMENTS, Database
-from scoreboard.model import Amend, text_of_time
+from scoreboard.model import Amend, Mark, text_of_time
 
 END = 2**53 - 1
 """After every number of the ledger; the largest that JSON holds, for it is shown (10^13 envelopes)."""
@@ -184,15 +185,26 @@ async def acts(
     ]
 
 
+async def unknown(database: Database, command: Mark | Amend) -> tuple[str, ...]:
+    """Of what a command names, as the wire calls it, that of which nothing is known."""
+    asked: tuple[str | None, str | None, UUID | None] = (command.user or None, None, None)
+    if isinstance(command, Amend):
+        event = None if command.event is None else pgproto.UUID(command.event)
+        asked = (command.user or None, command.key or None, event)
+    async with database.connection() as connection:
+        return tuple(row["field"] for row in await connection.fetch(STATEMENTS["unknown"], *asked))
+
+
 async def tried(database: Database, command: Amend) -> Trial:
     """What a command would do now; nothing is changed."""
     async with database.connection() as connection:
         transaction = connection.transaction()
         await transaction.start()
         try:
-            return await amending.tried(connection, command)
+            trial = await amending.tried(connection, command)
         finally:
             await transaction.rollback()
+    return msgspec.structs.replace(trial, unknown=await unknown(database, command))
 
 
 def _place(cursor: str) -> tuple[int, UUID]:

@@ -12,6 +12,7 @@ import hashlib
 import re
 import secrets
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Annotated, Any, TypeVar
 from uuid import UUID
@@ -31,7 +32,7 @@ from scoreboard.api.responses import WHO, WRITE, problems
 from scoreboard.api.services import Services
 from scoreboard.api.update_score import BODY_BYTES, parse_strictly, read_body
 from scoreboard.auth.policy import insufficient
-from scoreboard.errors import Problem
+from scoreboard.errors import DatabaseUnavailable, Problem
 from scoreboard.history import Act, Held, History
 from scoreboard.model import (
     KEY_ID_PATTERN,
@@ -94,6 +95,8 @@ class Done(Struct, frozen=True, rename="camel", omit_defaults=True):
     act_id: str
     events: int | None = None
     users: int | None = None
+    unknown: tuple[str, ...] = ()
+    """Of what was named, that of which nothing is known."""
 
 
 class HeldEvents(Struct, frozen=True, rename="camel"):
@@ -158,7 +161,10 @@ def routes(services: Services) -> list[HTTPRouteHandler]:
             return Response(Done("accepted", str(UUID(bytes=act))), status_code=202)
         events = None if isinstance(commands[0], Mark) else sum(one.events or 0 for one in done)
         users = sum(one.users or 0 for one in done)
-        return Response(Done("applied", str(UUID(bytes=act)), events, users), status_code=200)
+        unknown: tuple[str, ...] = ()
+        with suppress(DatabaseUnavailable):  # the act is done all the same
+            unknown = await history.unknown(database, commands[0])
+        return Response(Done("applied", str(UUID(bytes=act)), events, users, unknown), status_code=200)
 
     def mark(act: str, what: str, on: bool, summary: str) -> HTTPRouteHandler:
         @post(f"/admin/{act}", name=act, operation_id=act, summary=summary, **_answers())

@@ -17,6 +17,11 @@ from scoreboard.cli.command import Deployment, command, main, reason_option, tel
 from scoreboard.model import Scope, Verdict, flaw_of_user_id
 
 SHOWN = 20  # differences of a dry run that are printed
+UNKNOWN = {
+    "userId": "nothing is known of this user",
+    "keyId": "there has never been such a key",
+    "eventId": "no such event has come yet",
+}
 _limit = click.option("--limit", default=50, show_default=True, type=click.IntRange(1, 1_000))
 
 
@@ -26,8 +31,9 @@ def _mark(act: str, told: str, summary: str) -> None:
     def run(deployment: Deployment, user: str, reason: str) -> None:
         if flaw := flaw_of_user_id(user):
             raise click.BadParameter(flaw, param_hint="USER")
-        _ask(deployment, act, {"userId": user, "reason": reason})
+        done = _ask(deployment, act, {"userId": user, "reason": reason})
         tell(f"{user} is {told}")
+        _note(done)
 
     run.__doc__ = summary
     command(main, act)(run)
@@ -58,6 +64,7 @@ def _amend(verdict: Verdict, told: str, summary: str) -> None:
         if not any(body.values()):
             raise click.UsageError("say which events: --event, --user, --key-id, --since or --until")
         body = {name: value for name, value in body.items() if value is not None}
+        waits = verdict is Verdict.REVOKE and list(body) == ["eventId"]
         done = _ask(deployment, verdict.value, body | {"reason": reason, "dryRun": dry_run})
         if done.get("status") == "accepted":
             click.echo("accepted: it is in the log and will be done")
@@ -68,6 +75,7 @@ def _amend(verdict: Verdict, told: str, summary: str) -> None:
             tell(f"  {line['board']}  {line['userId']}: {line['score']} -> {line['scoreAfter']}")
         if len(done.get("differences", ())) > SHOWN:
             click.echo("  …")
+        _note(done, f": it {'would' if dry_run else 'will'} be revoked when it comes" if waits else "")
 
     run.__doc__ = summary
     command(main, verdict.value)(run)
@@ -135,6 +143,12 @@ def _time(flag: str, text: str | None) -> str | None:
     except ValueError as error:
         raise click.BadParameter("is not a time like 2026-11-26T20:15:00Z", param_hint=flag) from error
     return (at if at.tzinfo else at.replace(tzinfo=UTC)).isoformat()
+
+
+def _note(done: dict[str, Any], more: str = "") -> None:
+    """Say what was named and is not known: it may be mistyped."""
+    for field in done.get("unknown", ()):
+        click.echo(f"note: {UNKNOWN[field]}{more}", err=True)
 
 
 def _ask(deployment: Deployment, act: str, body: dict[str, Any]) -> dict[str, Any]:

@@ -110,6 +110,14 @@ SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[], $5::
 ON CONFLICT (user_id, type) DO UPDATE
 SET rules = excluded.rules, last_at = excluded.last_at, in_window = excluded.in_window, in_hour = excluded.in_hour;
 
+-- unknown: of which of these is nothing known? a mark alone makes nobody known
+SELECT field FROM (VALUES
+  ('userId', $1::text IS NOT NULL AND NOT EXISTS (SELECT FROM events WHERE user_id = $1)
+             AND NOT EXISTS (SELECT FROM users WHERE user_id = $1 AND name IS NOT NULL)),
+  ('keyId', $2::text IS NOT NULL AND NOT EXISTS (SELECT FROM keys WHERE id = $2)),
+  ('eventId', $3::uuid IS NOT NULL AND NOT EXISTS (SELECT FROM events WHERE event_id = $3 AND amends IS NULL))
+) AS asked (field, unknown) WHERE unknown;
+
 -- insert_audit: who did what, when and why
 INSERT INTO audit (act, at, who, what, target, why, events, users) VALUES ($1, coalesce($2, now()), $3, $4, $5, $6, $7, $8);
 

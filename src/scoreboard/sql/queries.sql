@@ -76,10 +76,10 @@ SELECT * FROM unnest($1::bigint[], $2::timestamptz[], $3::text[], $4::bytea[]) O
 -- event: one event, whole
 SELECT event_id, user_id, state, reason, points, boards, at, retry_at FROM states WHERE event_id = $1;
 
--- user: what is known of one user, and whether any ledger entry stands
+-- user: what is known of one user; a mark alone makes nobody known
 SELECT w.user_id, u.name, coalesce(u.hidden, false) AS hidden
 FROM (SELECT $1::text AS user_id) w LEFT JOIN users u ON u.user_id = w.user_id
-WHERE u.user_id IS NOT NULL
+WHERE u.name IS NOT NULL
    OR EXISTS (SELECT FROM scores s WHERE s.board = ANY($2::text[]) AND s.period = 'all' AND s.user_id = $1);
 
 -- changed_rows: one board's current rows of all users that the log touched after a place in it
