@@ -24,6 +24,7 @@ ACTIONS = {
     "big": Action(points=SCORE_LIMIT),
     "loss": Action(points=-5),
     "visit": Action(points=0),
+    "wave": Action(points=1, cooldown="1h"),
     "win": Action(points=10, quarantine=Quarantine(points_per_hour=10)),
 }
 
@@ -105,6 +106,16 @@ async def test_after_a_revocation_all_is_as_if_the_event_had_never_been(place: M
     assert (await place.line("rev"))["rank"] is None
     await place.act("restore", userId="rev")
     assert (await place.line("rev"))["score"] == 2
+
+
+async def test_what_was_revoked_no_longer_counts_for_a_cooldown(place: Moderated) -> None:
+    (first,) = await place.score("cool", "wave:1")
+    assert await place.state((await place.score("cool", "wave:2"))[0]) == "rejected"
+    await place.act("revoke", eventId=first)
+    (third,) = await place.score("cool", "wave:3")
+    assert await place.state(third) == "applied"
+    assert (await place.line("cool"))["score"] == 1
+    assert await place.state((await place.score("cool", "wave:4"))[0]) == "rejected"
 
 
 async def test_among_those_without_points_who_came_first_stays_first(place: Moderated) -> None:
