@@ -8,8 +8,10 @@ import schemathesis
 
 WORDS = (
     "must not hold control or invisible formatting characters",
+    "must hold a character that can be seen",
     "bytes of UTF-8",  # a user id has characters, and bytes
     "expiresIn must be",  # a day at most, in whichever unit
+    "outside the years 1 to 9999",  # a time in a zone may be none in UTC
     "Say which events",  # of a selection at least one member
     "cursor is not one of",  # it is the `next` of an answer
     "got `float`",  # to a schema 5.0 is an integer

@@ -281,7 +281,34 @@ def bodies() -> Iterator[Case]:
     )
 
 
-CASES = [*tokens(), *authority(), *grants(), *bodies()]
+def acts() -> Iterator[Case]:
+    """What one who may moderate asks for, by mistake or with a stolen key."""
+    for name, path, text in (
+        ("a NUL in a reason", "hide", r'"userId":"ann","reason":"x\u0000y"'),
+        ("a line end in a reason", "ban", r'"userId":"ann","reason":"x\n2026-01-01  os:root  unban  bob"'),
+        ("a line separator in a reason", "show", r'"userId":"ann","reason":"x\u2028y"'),
+        ("an escape in a reason", "revoke", r'"userId":"ann","reason":"\u001b[2J"'),
+        ("a bidi override in a reason", "restore", r'"userId":"ann","reason":"\u202e"'),
+        ("half a surrogate in a reason", "unban", r'"userId":"ann","reason":"\udc00"'),
+        ("a NUL in a key id", "revoke", r'"keyId":"k\u0000"'),
+        ("SQL as key id", "revoke", "\"keyId\":\"k' OR ''='\""),
+        ("a key as key id", "release", f'"keyId":"sb_{"x" * 43}"'),
+        ("a NUL in a key id, tried", "revoke", r'"keyId":"a\u0000b","dryRun":true'),
+        ("a time before the first", "revoke", '"userId":"x","since":"0001-01-01T00:00:00+14:00"'),
+        ("a time after the last", "restore", '"userId":"x","until":"9999-12-31T23:59:59-14:00"'),
+        ("no time, tried", "revoke", '"since":"0001-01-01T00:00:00+14:00","dryRun":true'),
+        ("no key id", "reject", '"keyId":""'),
+        ("a NUL in a user id", "ban", r'"userId":"ann\u0000"'),
+        ("a user given twice", "hide", '"userId":"ann","userId":"bob"'),
+        ("points", "restore", '"userId":"ann","points":9'),
+        ("a dry run of all", "revoke", '"dryRun":true'),
+    ):
+        code = {"points": "unknown_field", "half a surrogate in a reason": "malformed_json"}.get(name)
+        body = f"{{{text}}}".encode()
+        yield Case(f"act: {name}", 400, code or "invalid_field", "<admin>", body, f"/admin/{path}")
+
+
+CASES = [*tokens(), *authority(), *grants(), *bodies(), *acts()]
 
 
 class Target(NamedTuple):

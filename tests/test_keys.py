@@ -30,6 +30,7 @@ from scoreboard.auth.keys import Keys
 from scoreboard.config import Action, Auth, Config
 from scoreboard.database import Database, migrate
 from scoreboard.errors import Problem
+from scoreboard.history import acts as acts_of
 from scoreboard.issuers import Issuer
 from scoreboard.model import Scope
 from signing import Signer
@@ -210,13 +211,19 @@ async def test_an_expired_key_opens_nothing_even_with_the_database_away(deployme
 
 async def test_a_key_of_a_command_ends_with_it_and_soon_if_it_is_killed(database: Database) -> None:
     async with temporary_key(database, "command line", Scope.SCORE_WRITE):
-        (line,) = [one for one in await list_keys(database) if one.name.startswith("command line")]
+        (line,) = [one for one in await list_keys(database) if "command line" in one.name]
+        assert line in await list_keys(database, everything=False), "while it runs it is seen"
         assert line.expires is not None
         left = line.expires - datetime.now(UTC)
         assert timedelta() < left <= timedelta(seconds=TEMPORARY_SECONDS + 5)
         assert line.state == "active"
     (line,) = [one for one in await list_keys(database) if one.id == line.id]
     assert line.state == "revoked"
+    assert line.id not in {one.id for one in await list_keys(database, everything=False)}
+    acts = [one.what for one in await acts_of(database, 1_000) if one.target == f"key {line.id}"]
+    assert acts == ["key revoke", "key create"]
+    shown = [one.target for one in await acts_of(database, 1_000, everything=False)]
+    assert f"key {line.id}" not in shown
 
 
 async def test_every_act_on_a_key_is_in_the_audit(deployment: Deployment, database: Database) -> None:
@@ -275,6 +282,7 @@ async def test_keys_from_the_command_line(deployment: Deployment, tmp_path: Path
         return await run("key", *argv, cwd=tmp_path, settings=settings)
 
     options = ("--scope", "score:write", "--action", "win", "--action", "loss", "--expires-in", "30d")
+    options += ("--reason", "for cli")
     status, text, told = await key("create", "--name", "cli", *options)
     assert status == 0
     assert "there is no action loss" in told
@@ -287,7 +295,7 @@ async def test_keys_from_the_command_line(deployment: Deployment, tmp_path: Path
         assert word in line, word
     assert text.strip() not in listed
 
-    status, new, told = await key("rotate", key_id, "--grace", "10m")
+    status, new, told = await key("rotate", key_id, "--grace", "10m", "--reason", "every half year")
     assert (status, len(new.strip())) == (0, 46)
     assert f"{key_id} ends in 10m" in told
     status, listed, _ = await key("list")
@@ -295,10 +303,21 @@ async def test_keys_from_the_command_line(deployment: Deployment, tmp_path: Path
     assert ", now k_" in line
     assert (await key("rotate", key_id))[0] == 1
 
-    assert (await key("revoke", key_id))[0] == 0
+    assert (await key("revoke", key_id, "--reason", "it leaked"))[0] == 0
     assert (await key("revoke", key_id))[0] == 1
     status, listed, _ = await key("list")
     (line,) = [line for line in listed.splitlines() if line.startswith(key_id)]
     assert "revoked" in line
     assert (await key("create", "--name", "x", "--scope", "score:write", "--action", "A b"))[0] == 2
     assert (await key("create", "--name", "x", "--scope", "everything"))[0] == 2
+    assert (await key("create", "--name", "temporary: x", "--scope", "admin"))[0] == 2
+    status, _, told = await key("create", "--name", "a\nb", "--scope", "admin")
+    assert status == 2
+    assert "nor line ends" in told
+    async with deployment.database() as connection:
+        whys = await connection.fetch("SELECT why FROM audit WHERE target = $1 ORDER BY number", f"key {key_id}")
+        assert [row["why"].rpartition("; ")[2] for row in whys] == ["for cli", "every half year", "it leaked"]
+        await connection.execute("UPDATE keys SET name = E'x\\n\\x1b[2Jk_0' WHERE id = $1", key_id)
+    _, listed, _ = await key("list")
+    (line,) = [line for line in listed.splitlines() if line.startswith(key_id)]
+    assert line.endswith(r"x\n\x1b[2Jk_0")

@@ -13,7 +13,7 @@ import pytest
 
 from conftest import Deploy
 from deployment import Deployment, bearer, frame_with, submit, until, watching
-from processes import COMMAND, environment, started
+from processes import run, settings_of, started
 from scoreboard.auth.key_acts import create_key
 from scoreboard.config import Action, Board, Config, Quarantine, Queue
 from scoreboard.database import Database
@@ -24,6 +24,7 @@ ACTIONS = {
     "big": Action(points=SCORE_LIMIT),
     "loss": Action(points=-5),
     "visit": Action(points=0),
+    "wave": Action(points=1, cooldown="1h"),
     "win": Action(points=10, quarantine=Quarantine(points_per_hour=10)),
 }
 
@@ -107,6 +108,16 @@ async def test_after_a_revocation_all_is_as_if_the_event_had_never_been(place: M
     assert (await place.line("rev"))["score"] == 2
 
 
+async def test_what_was_revoked_no_longer_counts_for_a_cooldown(place: Moderated) -> None:
+    (first,) = await place.score("cool", "wave:1")
+    assert await place.state((await place.score("cool", "wave:2"))[0]) == "rejected"
+    await place.act("revoke", eventId=first)
+    (third,) = await place.score("cool", "wave:3")
+    assert await place.state(third) == "applied"
+    assert (await place.line("cool"))["score"] == 1
+    assert await place.state((await place.score("cool", "wave:4"))[0]) == "rejected"
+
+
 async def test_among_those_without_points_who_came_first_stays_first(place: Moderated) -> None:
     await place.score("zero-b", "visit:1")
     await place.score("zero-a", "visit:1")
@@ -128,6 +139,50 @@ async def test_an_event_may_be_revoked_before_it_comes(place: Moderated) -> None
     await place.act("revoke", eventId=other)
     await place.act("restore", eventId=other)
     assert (await submit(place.service, "plant", "point:2")).json()["status"] == "applied"
+
+
+async def test_a_condition_that_does_not_fit_revokes_nothing_that_is_to_come(place: Moderated) -> None:
+    event = str(event_id_of_action("victim", "point:1"))
+    key_id = f"k_{uuid4().hex[:12]}"
+    for condition in ({"userId": "else"}, {"keyId": key_id}, {"since": "2026-01-01T00:00:00Z"}):
+        assert (await place.act("revoke", eventId=event, **condition))["events"] == 0
+    assert await place.score("victim", "point:1") == [event]
+    assert await place.state(event) == "applied"
+    other = str(event_id_of_action("victim", "point:2"))
+    await place.act("revoke", eventId=other)
+    await place.act("restore", eventId=other, userId="else")
+    await place.score("victim", "point:2")
+    assert await place.state(other) == "revoked"
+
+
+async def test_what_is_named_and_not_known_is_told_and_stays_unknown(place: Moderated) -> None:
+    for act in ("ban", "hide", "hide"):
+        assert (await place.act(act, userId="ghost"))["unknown"] == ["userId"]
+        assert (await place.line("ghost")).get("code") == "unknown_user"
+    ids = {"eventId": str(uuid4()), "keyId": f"k_{uuid4().hex[:12]}"}
+    for given in ({"eventId": ids["eventId"]}, {"keyId": ids["keyId"]}, ids | {"userId": "ghost"}):
+        for trial in (True, False):
+            told = await place.act("revoke", **given, dryRun=trial)
+            assert set(told["unknown"]) == set(given)
+    await place.score("ghost", "point:1")
+    assert "unknown" not in await place.act("unban", userId="ghost")
+    (event,) = await place.score("ghost", "point:2")
+    assert "unknown" not in await place.act("revoke", eventId=event, userId="ghost")
+    await place.act("show", userId="ghost")
+    assert (await place.line("ghost"))["userId"] == "ghost"
+
+
+async def test_what_was_never_judged_is_restored_by_its_name_alone(place: Moderated) -> None:
+    await place.act("ban", userId="unjudged")
+    event = str(event_id_of_action("unjudged", "point:1"))
+    await place.act("revoke", eventId=event)
+    assert await place.score("unjudged", "point:1") == [event]
+    assert (await place.act("restore", userId="unjudged", dryRun=True))["events"] == 0
+    assert (await place.act("restore", userId="unjudged"))["events"] == 0
+    assert await place.state(event) == "revoked"
+    assert (await place.act("restore", eventId=event))["events"] == 1
+    assert (await place.act("revoke", userId="unjudged"))["events"] == 1
+    assert (await place.act("restore", userId="unjudged"))["events"] == 1, "an operator has judged it"
 
 
 async def test_what_is_held_back_is_released_or_rejected(place: Moderated) -> None:
@@ -174,6 +229,8 @@ async def test_a_time_range_is_from_and_with_its_beginning_to_before_its_end(pla
     done = await place.act("revoke", userId="time", since=at.isoformat(), until=last.isoformat())
     assert done["events"] == 1
     assert await place.state(rows[1]["eventId"]) == "revoked"
+    always = {"since": "0001-01-01T00:00:00Z", "until": "9999-12-31T23:59:59.999999Z"}
+    assert (await place.act("restore", userId="time", **always))["events"] == 1
 
 
 async def test_an_undoing_that_would_leave_the_range_leaves_that_user_as_is(place: Moderated) -> None:
@@ -220,6 +277,54 @@ async def test_every_act_is_in_the_audit_which_only_grows(place: Moderated) -> N
             for statement in ("DELETE FROM {}", "TRUNCATE {}", "UPDATE {} SET at = now()"):
                 with pytest.raises(Exception, match="only grows"):
                     await connection.execute(statement.format(table))
+
+
+async def test_an_admin_who_names_a_user_is_in_the_audit_and_a_game_is_not(place: Moderated) -> None:
+    for headers, name in ((place.admin, "Rude"), ({}, "Nice")):
+        answer = await place.service.put("/users/named", json={"name": name}, headers=headers)
+        assert answer.status_code == 202
+
+    await place.score("named", "point:1")
+
+    async def shown() -> bool:
+        return bool((await place.line("named"))["name"] == "Nice")
+
+    await until(shown)
+    acts = (await place.service.get("/admin/audit", headers=place.admin)).json()["acts"]
+    assert [(act["what"], act["why"]) for act in acts if act["target"] == "named"] == [("rename", "to Rude")]
+
+
+async def test_what_an_act_did_and_why_it_was_done_lead_to_each_other(place: Moderated) -> None:
+    planted = str(event_id_of_action("why", "point:2"))
+    before = await place.act("revoke", eventId=planted, reason="will be forged")
+    events = await place.score("why", "point:1", "point:2")
+    acts = [await place.act("revoke", userId="why", reason="forged"), await place.act("restore", userId="why")]
+    told = (await place.service.get("/users/why/events")).json()["events"]
+    assert [(one.get("amends"), one["outcome"], one.get("actId"), one.get("why")) for one in told] == [
+        (events[0], "applied", acts[1]["actId"], None),
+        (events[0], "revoked", acts[0]["actId"], "forged"),
+        (None, "revoked", before["actId"], "will be forged"),
+        (None, "applied", None, None),
+    ]
+    listed = (await place.service.get("/admin/audit", headers=place.admin)).json()["acts"]
+    assert [act["actId"] for act in listed[:3]] == [acts[1]["actId"], acts[0]["actId"], before["actId"]]
+    own = await place.service.get("/users/why/events", headers=bearer(place.deployment.token("why")))
+    assert not {"why", "actId", "principal"} & {member for one in own.json()["events"] for member in one}
+
+
+async def test_an_act_of_all_partitions_is_one_on_the_pages_of_the_audit(place: Moderated) -> None:
+    for user in ("page-a", "page-b"):
+        await place.score(user, "point:1")
+        await place.act("revoke", userId=user)
+    acts = (await place.service.get("/admin/audit", params={"limit": 3}, headers=place.admin)).json()["acts"]
+    assert [(act["target"], act["events"]) for act in acts[:2]] == [("user page-b", 1), ("user page-a", 1)]
+    paged, before = [], acts[0]["number"] + 1
+    for _ in acts:
+        page = {"limit": 1, "before": before}
+        found = (await place.service.get("/admin/audit", params=page, headers=place.admin)).json()["acts"]
+        before = found[0]["number"]
+        paged += found
+    assert paged == acts
 
 
 @pytest.mark.parametrize(
@@ -296,41 +401,61 @@ async def test_the_log_replayed_gives_the_same_ledger(deploy: Deploy) -> None:
     assert after == before
 
 
-async def test_the_command_line_does_the_same(tmp_path: Path) -> None:
-    async def run(*arguments: str) -> str:
-        process = await asyncio.create_subprocess_exec(
-            *(*COMMAND, *arguments, "--data", str(tmp_path / "data")),
-            env=environment({}),
-            cwd=tmp_path,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
+async def test_on_the_command_line_an_act_is_one_line_of_text(place: Moderated, tmp_path: Path) -> None:
+    async with place.deployment.database() as connection:
+        await connection.execute(
+            "INSERT INTO audit (act, at, who, what, target, why) "
+            "VALUES (gen_random_uuid(), now(), 'key:k', 'ban', 'x', E'a\\n2026-01-01  forged\\x1b[2J')"
         )
-        out, err = await process.communicate()
-        assert process.returncode == 0, err.decode()
-        return out.decode()
+    settings = settings_of(place.deployment)
+    _, told, _ = await run("audit", "--limit", "1", cwd=tmp_path, settings=settings)
+    assert told.count("\n") == 1
+    assert told.endswith("  a\\n2026-01-01  forged\\x1b[2J\n")
+    status, _, told = await run("ban", "x", "--reason", "a\nb", cwd=tmp_path, settings=settings)
+    assert status == 2
+    assert "nor line ends" in told
+
+
+async def test_the_command_line_does_the_same(tmp_path: Path) -> None:
+    async def done(*arguments: str) -> str:
+        status, out, err = await run(*arguments, "--data", str(tmp_path / "data"), cwd=tmp_path)
+        assert status == 0, err
+        return out
 
     async with started("up", "--port", "0", "--data", str(tmp_path / "data"), cwd=tmp_path) as up:
         await up.ready()
-        await run("score", "ann", "point:1")
-        assert await run("ban", "ann", "--reason", "cheats") == "ann is banned\n"
-        assert "banned" in await run("score", "ann", "point:2")
-        assert await run("unban", "ann") == "ann is no longer banned\n"
-        assert await run("hide", "ann") == "ann is hidden\n"
-        assert await run("show", "ann") == "ann is shown\n"
-        dry = await run("revoke", "--user", "ann", "--dry-run")
+        await done("score", "ann", "point:1")
+        assert await done("ban", "ann", "--reason", "cheats") == "ann is banned\n"
+        assert "banned" in await done("score", "ann", "point:2")
+        assert await done("unban", "ann") == "ann is no longer banned\n"
+        assert await done("hide", "ann") == "ann is hidden\n"
+        assert await done("show", "ann") == "ann is shown\n"
+        dry = await done("revoke", "--user", "ann", "--dry-run")
         assert dry == "1 events of 1 users would be revoked\n  main  ann: 1 -> 0\n"
-        assert await run("revoke", "--user", "ann") == "1 events of 1 users revoked\n"
-        assert await run("restore", "--user", "ann") == "1 events of 1 users restored\n"
-        told = [line.split("  ")[2] for line in (await run("explain", "ann")).splitlines()]
+        assert await done("revoke", "--user", "ann", "--reason", "oh") == "1 events of 1 users revoked\n"
+        assert await done("restore", "--user", "ann") == "1 events of 1 users restored\n"
+        told = [line.split("  ")[2] for line in (await done("explain", "ann")).splitlines()]
         assert told == [
             "applied",
-            "revoked",
+            "revoked (oh)",
             "rejected (banned)",
             "applied",
         ]
-        acts = [line.split("  ")[2] for line in (await run("audit")).splitlines()]
-        assert [act for act in acts if not act.startswith("key")] == [
-            "restore", "revoke", "show", "hide", "unban", "ban",
-        ]  # fmt: skip
-        assert await run("held") == ""
-        assert "ledger = totals = board" in await run("verify")
+        acts = [line.split("  ")[2] for line in (await done("audit")).splitlines()]
+        assert acts == ["restore", "revoke", "show", "hide", "unban", "ban"]
+        assert "key create" in await done("audit", "--all")
+        assert await done("key", "list") == ""
+        assert "temporary: command line" in await done("key", "list", "--all")
+        assert await done("held") == ""
+        data = ("--data", str(tmp_path / "data"))
+        unknown = ("hide", "an"), ("release", "--key-id", "k_000000000000"), ("revoke", "--event", str(uuid4()))
+        assert [(await run(*act, *data, cwd=tmp_path))[2] for act in unknown] == [
+            "note: nothing is known of this user\n",
+            "note: there has never been such a key\n",
+            "note: no such event has come yet: it will be revoked when it comes\n",
+        ]
+        never = ("--user", "ann", "--since", "0001-01-01T00:00:00+14:00")
+        status, _, told = await run("revoke", *never, *data, cwd=tmp_path)
+        assert (status, told.count("\n")) == (1, 1)
+        assert "since is outside the years 1 to 9999" in told
+        assert "ledger = totals = board" in await done("verify")

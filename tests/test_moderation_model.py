@@ -108,6 +108,8 @@ class Model:
             if entry.verdict is Verdict.REVOKE and event.state in STANDING:
                 event.states.append("revoked")
             elif entry.verdict is Verdict.RESTORE and event.state == "revoked":
+                if len(event.states) == 1 and entry.event is None:
+                    continue  # it was never judged
                 before = event.states[-2] if len(event.states) > 1 else "applied"
                 event.states.append(before if before in STANDING else "applied")
             elif entry.verdict is Verdict.RELEASE and event.state == "quarantined":

@@ -117,9 +117,16 @@ async def test_the_board_may_be_lost_at_any_moment(deployment: Deployment) -> No
         await audit(deployment, accepted)
 
 
+async def dead_letters(client: httpx.AsyncClient) -> float:
+    """How many messages have been set aside, as an alarm sees it."""
+    lines = (await client.get("/metrics")).text.splitlines()
+    return sum(float(line.split()[-1]) for line in lines if line.startswith("scoreboard_dead_letters_total"))
+
+
 async def test_what_is_not_sealed_by_us_is_set_aside_and_scores_nothing(deployment: Deployment) -> None:
     async with deployment.running() as client:
         accepted = await accept(client, 0, 10)
+        before = await dead_letters(client)
         intruder = await nats.connect(deployment.environment.queue)
         stream = (await intruder.jetstream().stream_info(deployment.name)).config
         subject = str((stream.subjects or [""])[0]).replace("*", "0")
@@ -135,6 +142,7 @@ async def test_what_is_not_sealed_by_us_is_set_aside_and_scores_nothing(deployme
             dead = await connection.fetch("SELECT body, reason FROM dead_letters ORDER BY accept_no")
         assert [bytes(row["body"]) for row in dead] == [forged, b"", b"\xff" * 1000]
         assert {row["reason"] for row in dead} == {"the seal is not ours"}
+        assert await dead_letters(client) == before + 3, "the alarm is this counter"
 
 
 async def test_nobody_but_the_worker_tells_a_client_that_it_scored(deployment: Deployment) -> None:

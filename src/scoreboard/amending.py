@@ -21,7 +21,17 @@ from msgspec import Struct
 from scoreboard.book import Applied
 from scoreboard.database import STATEMENTS
 from scoreboard.group_commit import partition_of
-from scoreboard.model import Accepted, Amend, Mark, Outcome, Result, Row, Verdict, text_of_time
+from scoreboard.model import (
+    Accepted,
+    Amend,
+    Mark,
+    Outcome,
+    Rename,
+    Result,
+    Row,
+    Verdict,
+    text_of_time,
+)
 
 if TYPE_CHECKING:
     from scoreboard.database import Connection
@@ -46,6 +56,8 @@ class Trial(Struct, frozen=True, rename="camel"):
     events: int
     users: int
     differences: list[Difference]
+    unknown: tuple[str, ...] = ()
+    """Of what was named, that of which nothing is known."""
 
 
 async def apply(connection: Connection, accepted: Accepted, partition: int, partitions: int) -> Applied:
@@ -65,7 +77,7 @@ async def apply(connection: Connection, accepted: Accepted, partition: int, part
     events, users_count = await _size(connection)
     rows = await _write(connection, accepted, entry) if events else []
     await connection.execute("DROP TABLE amending")
-    if entry.event is not None:
+    if _one_event(entry):
         event = pgproto.UUID(entry.event)
         if entry.verdict is Verdict.REVOKE:
             await connection.execute(STATEMENTS["plant"], event, partition, accepted.accept_no)
@@ -93,22 +105,29 @@ async def tried(connection: Connection, entry: Amend) -> Trial:
 async def audit(
     connection: Connection,
     accepted: Accepted,
-    command: Amend | Mark,
+    command: Amend | Mark | Rename,
     *,
     target: str,
     events: int | None,
     users: int | None,
 ) -> None:
     """Write down an act that came through the log."""
-    act, what = (
-        (command.act, command.verdict.value)
-        if isinstance(command, Amend)
-        else (command.command_id, command.kind)
-    )
+    match command:
+        case Amend():
+            act, what, why = command.act, command.verdict.value, command.why
+        case Mark():
+            act, what, why = command.command_id, command.kind, command.why
+        case Rename():
+            act, what, why = command.command_id, "rename", f"to {command.name}"
     await connection.execute(
         STATEMENTS["insert_audit"],
-        *(pgproto.UUID(act), accepted.at, command.principal, what, target, command.why, events, users),
+        *(pgproto.UUID(act), accepted.at, command.principal, what, target, why, events, users),
     )
+
+
+def _one_event(entry: Amend) -> bool:
+    """Is it about one event whatever it is? Then also about one that is still to come."""
+    return entry.event is not None and not (entry.user or entry.key or entry.since or entry.until)
 
 
 def target_of(entry: Amend) -> str:
@@ -144,6 +163,9 @@ async def _gather(connection: Connection, entry: Amend, before: int | None) -> N
         wanted.append(("at < ", entry.until))
     # Only the conditions that are given: each then finds its index.
     conditions = "".join(f" AND {condition}${n}" for n, (condition, _) in enumerate(wanted, 1))
+    if entry.verdict is Verdict.RESTORE and entry.event is None:
+        # What was revoked before it came was never judged: not by a ban, nor by the rules of its type.
+        conditions += " AND before IS NOT NULL"
     await connection.execute(STATEMENTS["make_amending"])
     await connection.execute(
         STATEMENTS[entry.verdict.value] + conditions, *(value for _, value in wanted), timeout=AMEND_SECONDS

@@ -9,13 +9,15 @@ from __future__ import annotations
 from datetime import datetime
 from uuid import UUID
 
+import msgspec
 from asyncpg.pgproto import pgproto
 from msgspec import Struct
 
 from scoreboard import amending
 from scoreboard.amending import Trial
+from scoreboard.auth.key_acts import TEMPORARY
 from scoreboard.database import STATEMENTS, Database
-from scoreboard.model import Amend, text_of_time
+from scoreboard.model import Amend, Mark, text_of_time
 
 END = 2**53 - 1
 """After every number of the ledger; the largest that JSON holds, for it is shown (10^13 envelopes)."""
@@ -45,6 +47,9 @@ class HistoryRow(Struct, frozen=True, rename="camel", omit_defaults=True):
     reason: str | None = None
     retry_at: str | None = None
     principal: str | None = None
+    act_id: str | None = None
+    """The operator's act behind this row, as the audit has it."""
+    why: str | None = None
 
 
 class History(Struct, frozen=True, rename="camel", omit_defaults=True):
@@ -73,6 +78,7 @@ class Act(Struct, frozen=True, rename="camel"):
     """One administrative act."""
 
     number: int
+    act_id: str
     at: str
     who: str
     """``key:ID`` for one that came over HTTP, else the command line's user."""
@@ -85,7 +91,7 @@ class Act(Struct, frozen=True, rename="camel"):
 
 
 async def of_user(database: Database, user: str, limit: int, cursor: str | None, *, who: bool) -> History:
-    """What made a user's scores, newest first. ``who``: also tell who reported each.
+    """What made a user's scores, newest first. ``who``: also tell who reported or undid each, and why.
 
     Raises:
         ValueError: the cursor is not one of ours.
@@ -102,6 +108,11 @@ async def of_user(database: Database, user: str, limit: int, cursor: str | None,
                 STATEMENTS["history_totals"], user, rows[0]["accept_no"], rows[0]["event_id"]
             )
             scores = {row["board"]: row["score"] for row in newest}
+        undone = [row["event_id"] for row in rows if row["amends"] is not None or row["outcome"] == "revoked"]
+        acts = {}
+        if who and undone:
+            found = await connection.fetch(STATEMENTS["history_acts"], undone)
+            acts = {row["event_id"]: (str(row["act"]), row["why"]) for row in found}
     events = []
     for row in rows:
         counts = row["outcome"] == "applied" or row["amends"] is not None
@@ -109,6 +120,7 @@ async def of_user(database: Database, user: str, limit: int, cursor: str | None,
         boards = {board: BoardScore(change, scores.get(board, 0)) for board in row["boards"]}
         for board in boards:
             scores[board] = scores.get(board, 0) - change
+        act_id, why = acts.get(row["event_id"], (None, None))
         events.append(
             HistoryRow(
                 event_id=str(row["event_id"]),
@@ -121,6 +133,8 @@ async def of_user(database: Database, user: str, limit: int, cursor: str | None,
                 reason=row["reason"],
                 retry_at=_text(row["retry_at"]),
                 principal=row["principal"] if who else None,
+                act_id=act_id,
+                why=why or None,
             )
         )
     last = rows[-1] if more else None
@@ -147,13 +161,17 @@ async def held(database: Database, limit: int, after: int) -> tuple[list[Held], 
     return found, rows[-1]["accept_no"] if len(rows) == limit else None
 
 
-async def acts(database: Database, limit: int, before: int = END) -> list[Act]:
-    """The newest administrative acts before a number."""
+async def acts(
+    database: Database, limit: int, before: int = END, *, everything: bool = True
+) -> list[Act]:
+    """The newest administrative acts before a number; without ``everything`` none on temporary keys."""
+    hidden = None if everything else TEMPORARY
     async with database.connection() as connection:
-        rows = await connection.fetch(STATEMENTS["list_audit"], before, limit)
+        rows = await connection.fetch(STATEMENTS["list_audit"], before, limit, hidden)
     return [
         Act(
             number=row["number"],
+            act_id=str(row["act"]),
             at=text_of_time(row["at"]),
             who=row["who"],
             key_name=row["key_name"],
@@ -167,15 +185,26 @@ async def acts(database: Database, limit: int, before: int = END) -> list[Act]:
     ]
 
 
+async def unknown(database: Database, command: Mark | Amend) -> tuple[str, ...]:
+    """Of what a command names, as the wire calls it, that of which nothing is known."""
+    asked: tuple[str | None, str | None, UUID | None] = (command.user or None, None, None)
+    if isinstance(command, Amend):
+        event = None if command.event is None else pgproto.UUID(command.event)
+        asked = (command.user or None, command.key or None, event)
+    async with database.connection() as connection:
+        return tuple(row["field"] for row in await connection.fetch(STATEMENTS["unknown"], *asked))
+
+
 async def tried(database: Database, command: Amend) -> Trial:
     """What a command would do now; nothing is changed."""
     async with database.connection() as connection:
         transaction = connection.transaction()
         await transaction.start()
         try:
-            return await amending.tried(connection, command)
+            trial = await amending.tried(connection, command)
         finally:
             await transaction.rollback()
+    return msgspec.structs.replace(trial, unknown=await unknown(database, command))
 
 
 def _place(cursor: str) -> tuple[int, UUID]:

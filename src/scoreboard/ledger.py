@@ -245,7 +245,7 @@ async def _write(connection: Connection, book: Book, terms: Terms) -> None:
         )
         await connection.execute(STATEMENTS["insert_commands"], *zip(*commands, strict=True))
         for accepted, command in book.new_commands:
-            if isinstance(command, Mark):
+            if isinstance(command, Mark) or command.audited:
                 await amending.audit(connection, accepted, command, target=command.user, events=None, users=1)
 
 

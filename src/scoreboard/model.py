@@ -27,6 +27,7 @@ USER_ID_BYTES = 256
 NAME_CHARACTERS = 64
 UNIQUE_CHARACTERS = 256
 
+KEY_ID_PATTERN = "k_[0-9a-f]{12}"
 TYPE_PATTERN = "[a-z0-9][a-z0-9_-]{0,63}"
 UNIQUE_PATTERN = "[!-~]{1,256}"
 
@@ -37,6 +38,10 @@ _RATE = re.compile(r"0*([1-9][0-9]{0,8})/([smh])")
 _PLAIN = re.compile(f"[!-~]{{1,{USER_ID_CHARACTERS}}}")
 # Unicode general categories: control, format (bidirectional marks, zero width), surrogate.
 _FORBIDDEN = frozenset(("Cc", "Cf", "Cs"))
+# Letters, marks and signs of other categories that show nothing: joiners, fillers, the Braille pattern of no dot.
+_BLANK = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u2800\u3164\uffa0")
+_SEEN = frozenset("LNPS")  # first letters of categories: letters, numbers, punctuation, symbols
+_LINE_ENDS = frozenset(("Zl", "Zp"))  # beside those among the control characters
 
 
 def flaw_of_user_id(user_id: str) -> str | None:
@@ -61,15 +66,28 @@ def flaw_of_user_id(user_id: str) -> str | None:
 
 
 def flaw_of_name(name: str) -> str | None:
-    """What is wrong with a display name, in words, or ``None``: 1-64 characters, NFC, none invisible."""
+    """What is wrong with a display name, in words, or ``None``: 1-64 characters, NFC, none invisible.
+
+    Marks are for letters to wear (variants of emoji, too); alone they show nothing.
+    """
     if not name or name[0].isspace() or name[-1].isspace():
         return "must not be empty, nor begin or end with white space"
     if len(name) > NAME_CHARACTERS:
         return f"must be at most {NAME_CHARACTERS} characters"
-    if any(unicodedata.category(c) in _FORBIDDEN for c in name):
+    categories = [unicodedata.category(c) for c in name]
+    if not _FORBIDDEN.isdisjoint(categories) or not _BLANK.isdisjoint(name):
         return "must not hold control or invisible formatting characters"
+    if not any(category[0] in _SEEN for category in categories):
+        return "must hold a character that can be seen"
     if not unicodedata.is_normalized("NFC", name):
         return "must be in Unicode normalisation form C"
+    return None
+
+
+def flaw_of_line(text: str) -> str | None:
+    """What is wrong with words of an operator (a reason, what a key is for), or ``None``: one line, all seen."""
+    if any(unicodedata.category(c) in _FORBIDDEN | _LINE_ENDS for c in text):
+        return "must not hold control or invisible formatting characters, nor line ends"
     return None
 
 
@@ -166,6 +184,8 @@ class Rename(Struct, frozen=True, array_like=True, tag_field="kind", tag="rename
     user: str
     name: str
     principal: str
+    audited: bool = False
+    """An administrator's act: it goes into the audit, too."""
 
 
 class Mark(Struct, frozen=True, array_like=True, tag_field="kind", tag="mark"):

@@ -11,6 +11,7 @@ from typing import Annotated
 from msgspec import Meta
 
 from scoreboard.model import (
+    KEY_ID_PATTERN,
     NAME_CHARACTERS,
     TYPE_PATTERN,
     UNIQUE_PATTERN,
@@ -26,5 +27,5 @@ UserId = Annotated[str, Meta(extra_json_schema=USER_ID, examples=["ann"])]
 Type = Annotated[str, Meta(extra_json_schema=TYPE, examples=["boss-kill"])]
 ActionId = Annotated[str, Meta(extra_json_schema={"pattern": f"^({TYPE_PATTERN}:{UNIQUE_PATTERN}|{_JWT})$"})]
 Name = Annotated[str, Meta(min_length=1, max_length=NAME_CHARACTERS, extra_json_schema={"pattern": _VISIBLE})]
-KeyId = Annotated[str, Meta(extra_json_schema={"minLength": 1})]
+KeyId = Annotated[str, Meta(extra_json_schema={"pattern": f"^{KEY_ID_PATTERN}$"})]
 Duration = Annotated[str, Meta(extra_json_schema={"pattern": "^0*[1-9][0-9]{0,8}[smhd]$"})]

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import re
 import secrets
 from collections.abc import Sequence
-from datetime import datetime
+from contextlib import suppress
+from datetime import UTC, datetime
 from typing import Annotated, Any, TypeVar
 from uuid import UUID
 
@@ -30,9 +32,19 @@ from scoreboard.api.responses import WHO, WRITE, problems
 from scoreboard.api.services import Services
 from scoreboard.api.update_score import BODY_BYTES, parse_strictly, read_body
 from scoreboard.auth.policy import insufficient
-from scoreboard.errors import Problem
+from scoreboard.errors import DatabaseUnavailable, Problem
 from scoreboard.history import Act, Held, History
-from scoreboard.model import Amend, Mark, Outcome, Principal, Scope, Verdict, flaw_of_user_id
+from scoreboard.model import (
+    KEY_ID_PATTERN,
+    Amend,
+    Mark,
+    Outcome,
+    Principal,
+    Scope,
+    Verdict,
+    flaw_of_line,
+    flaw_of_user_id,
+)
 
 WAIT_SECONDS = 10.0
 REASON_CHARACTERS = 500
@@ -83,6 +95,8 @@ class Done(Struct, frozen=True, rename="camel", omit_defaults=True):
     act_id: str
     events: int | None = None
     users: int | None = None
+    unknown: tuple[str, ...] = ()
+    """Of what was named, that of which nothing is known."""
 
 
 class HeldEvents(Struct, frozen=True, rename="camel"):
@@ -147,7 +161,10 @@ def routes(services: Services) -> list[HTTPRouteHandler]:
             return Response(Done("accepted", str(UUID(bytes=act))), status_code=202)
         events = None if isinstance(commands[0], Mark) else sum(one.events or 0 for one in done)
         users = sum(one.users or 0 for one in done)
-        return Response(Done("applied", str(UUID(bytes=act)), events, users), status_code=200)
+        unknown: tuple[str, ...] = ()
+        with suppress(DatabaseUnavailable):  # the act is done all the same
+            unknown = await history.unknown(database, commands[0])
+        return Response(Done("applied", str(UUID(bytes=act)), events, users, unknown), status_code=200)
 
     def mark(act: str, what: str, on: bool, summary: str) -> HTTPRouteHandler:
         @post(f"/admin/{act}", name=act, operation_id=act, summary=summary, **_answers())
@@ -155,6 +172,7 @@ def routes(services: Services) -> list[HTTPRouteHandler]:
             about = parse_strictly(_about, await body_of(request), -1)
             principal = await admin(request)
             _check_user(about.user_id)
+            check_reason(about.reason)
             command_id = secrets.token_bytes(16)
             command = Mark(command_id, about.user_id, what, on, principal.label, about.reason)  # type: ignore[arg-type]
             return await answered(command_id, [command])
@@ -269,8 +287,9 @@ def _command(
         raise Problem("invalid_field", "Say which events: eventId, userId, keyId, since or until.")
     if selection.user_id is not None:
         _check_user(selection.user_id)
-    if selection.key_id == "":
-        raise Problem("invalid_field", "keyId must not be empty.")
+    if selection.key_id is not None and not re.fullmatch(KEY_ID_PATTERN, selection.key_id):
+        raise Problem("invalid_field", "keyId must be like k_0123456789ab.")
+    check_reason(selection.reason)
     return Amend(
         hashlib.sha256(act + partition.to_bytes(2, "big")).digest()[:16],
         act,
@@ -280,14 +299,27 @@ def _command(
         None if selection.event_id is None else selection.event_id.bytes,
         selection.user_id or "",
         selection.key_id or "",
-        selection.since,
-        selection.until,
+        _utc("since", selection.since),
+        _utc("until", selection.until),
     )
+
+
+def _utc(field: str, at: datetime | None) -> datetime | None:
+    try:
+        return at and at.astimezone(UTC)
+    except OverflowError as error:
+        raise Problem("invalid_field", f"{field} is outside the years 1 to 9999 in UTC.") from error
 
 
 def _check_user(user: str) -> None:
     if flaw := flaw_of_user_id(user):
         raise Problem("invalid_field", f"The user id {flaw}.")
+
+
+def check_reason(reason: str) -> None:
+    """Refuse a reason that would be more than one line where it is shown."""
+    if flaw := flaw_of_line(reason):
+        raise Problem("invalid_field", f"reason {flaw}.")
 
 
 def _private(body: T) -> Response[T]:

@@ -212,7 +212,8 @@ def routes(services: Services) -> list[HTTPRouteHandler]:
             raise Problem("invalid_field", f"The user id {flaw}.")
         if flaw := flaw_of_name(name):
             raise Problem("invalid_field", f"name {flaw}.")
-        await commit.accept(Rename(secrets.token_bytes(16), user, name, principal.label))
+        audited = Scope.ADMIN in principal.scopes
+        await commit.accept(Rename(secrets.token_bytes(16), user, name, principal.label, audited))
         return Response(Renamed("accepted", user, name), status_code=202)
 
     return [update_score, update_scores, show_event, name_user]

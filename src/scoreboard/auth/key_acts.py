@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 KEY_BYTES = 32
 SHOWN_CHARACTERS = 9  # `sb_` and 36 of the 256 bits: recognised, never guessed
 # A key that a command makes for itself is prolonged while it runs, and ends soon after it was killed.
+TEMPORARY = "temporary: "  # so their names begin, and nobody else's
 TEMPORARY_SECONDS = 900
 PROLONG_SECONDS = 300
 
@@ -57,6 +58,7 @@ async def create_key(
     *,
     actions: Sequence[str] | None = None,
     seconds: int | None = None,
+    reason: str = "",
 ) -> tuple[str, str]:
     """Make a key: (its id, its text).
 
@@ -66,6 +68,7 @@ async def create_key(
         scopes: what it may do.
         actions: the types of action it is for; ``None``: all.
         seconds: how long it lives; ``None``: until it is revoked.
+        reason: why, for the audit.
     """
     key_id, text = _new()
     async with database.transaction() as connection:
@@ -74,11 +77,13 @@ async def create_key(
             *(key_id, hash_of_key(text), name, [scope.value for scope in scopes]),
             *(text[:SHOWN_CHARACTERS], actions, seconds),
         )
-        await _record(connection, "key create", key_id, _told(name, scopes, actions, seconds))
+        await _record(connection, "key create", key_id, _told(name, scopes, actions, seconds), reason)
     return key_id, text
 
 
-async def rotate_key(database: Database, key_id: str, grace: int) -> tuple[str, str] | None:
+async def rotate_key(
+    database: Database, key_id: str, grace: int, reason: str = ""
+) -> tuple[str, str] | None:
     """Make the successor of a key, which itself ends in ``grace`` seconds: (its id, its text).
 
     ``None`` if there is no such key, or it opens nothing any more, or has a successor already.
@@ -91,29 +96,31 @@ async def rotate_key(database: Database, key_id: str, grace: int) -> tuple[str, 
         if made is None:
             return None
         await connection.execute(STATEMENTS["retire_key"], key_id, new_id, grace)
-        await _record(connection, "key rotate", key_id, f"followed by {new_id}, ends in {grace} s")
+        told = f"followed by {new_id}, ends in {grace} s"
+        await _record(connection, "key rotate", key_id, told, reason)
     return new_id, text
 
 
-async def revoke_key(database: Database, key_id: str) -> bool:
+async def revoke_key(database: Database, key_id: str, reason: str = "") -> bool:
     """Revoke a key; was there one to revoke?"""
     async with database.transaction() as connection:
         if await connection.execute(STATEMENTS["revoke_key"], key_id) != "UPDATE 1":
             return False
-        await _record(connection, "key revoke", key_id, "")
+        await _record(connection, "key revoke", key_id, "", reason)
     return True
 
 
-async def list_keys(database: Database) -> list[KeyLine]:
-    """All keys, oldest first."""
+async def list_keys(database: Database, *, everything: bool = True) -> list[KeyLine]:
+    """All keys, oldest first; without ``everything`` no temporary ones that have ended."""
     async with database.transaction() as connection:
-        return [KeyLine(*row) for row in await connection.fetch(STATEMENTS["list_keys"])]
+        hidden = None if everything else TEMPORARY
+        return [KeyLine(*row) for row in await connection.fetch(STATEMENTS["list_keys"], hidden)]
 
 
 @asynccontextmanager
 async def temporary_key(database: Database, name: str, scope: Scope) -> AsyncIterator[str]:
     """A key for as long as the block runs, and hardly longer if it is killed."""
-    name = f"{name}: {operator()}"
+    name = f"{TEMPORARY}{name}, {operator()}"
     key_id, text = await create_key(database, name, [scope], seconds=TEMPORARY_SECONDS)
 
     async def prolong() -> None:
@@ -153,8 +160,9 @@ def _told(name: str, scopes: Sequence[Scope], actions: Sequence[str] | None, sec
     return "; ".join(parts)
 
 
-async def _record(connection: Connection, act: str, key_id: str, why: str) -> None:
+async def _record(connection: Connection, act: str, key_id: str, told: str, reason: str) -> None:
     """Write an act into the audit, in its own transaction: all acts on keys pass here."""
+    why = "; ".join(part for part in (told, reason) if part)
     await connection.execute(
         STATEMENTS["insert_audit"],
         *(uuid4(), None, f"os:{operator()}", act, f"key {key_id}", why, None, None),

@@ -14,7 +14,7 @@ import click
 from scoreboard import __version__
 from scoreboard.config import Config, Environment, environment, load
 from scoreboard.errors import EX_CONFIG, ConfigurationError, ScoreboardError
-from scoreboard.model import seconds_of
+from scoreboard.model import flaw_of_line, seconds_of
 
 if TYPE_CHECKING:
     from scoreboard.supervisor import Options
@@ -87,6 +87,21 @@ def seconds(text: str) -> int:
     if found is None:
         raise click.BadParameter(f"{text!r} is not a duration like 30s, 15m, 1h or 7d")
     return found
+
+
+def one_line(_context: click.Context, _parameter: click.Parameter, text: str) -> str:
+    """What was given, if it is one line of visible text: it will be shown among others."""
+    if flaw := flaw_of_line(text):
+        raise click.BadParameter(flaw)
+    return text
+
+
+reason_option = click.option("--reason", default="", callback=one_line, help="Why. Kept in the audit.")
+
+
+def tell(line: str) -> None:
+    """Print one line that holds other people's words: what would be more than text is shown escaped."""
+    click.echo("".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line))
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

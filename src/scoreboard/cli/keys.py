@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from scoreboard.cli.command import Deployment, command, fail, main, seconds, with_database
+from scoreboard.cli.command import (
+    Deployment,
+    command,
+    fail,
+    main,
+    one_line,
+    reason_option,
+    seconds,
+    tell,
+    with_database,
+)
 from scoreboard.model import TYPE_PATTERN, Scope
 
 if TYPE_CHECKING:
@@ -22,22 +32,26 @@ def key() -> None:
 
 
 @command(key, "create")
-@click.option("--name", required=True, help="What the key is for.")
+@click.option("--name", required=True, callback=one_line, help="What the key is for.")
 @click.option(
     "--scope", "scopes", multiple=True, required=True, type=click.Choice([scope.value for scope in Scope])
 )
 @click.option("--action", "actions", multiple=True, help="A type of action that it is for. [all]")
 @click.option("--expires-in", help="30d, 12h: it ends by itself. [never]")
+@reason_option
 def key_create(
     deployment: Deployment,
     name: str,
     scopes: tuple[str, ...],
     actions: tuple[str, ...],
     expires_in: str | None,
+    reason: str,
 ) -> None:
     """Make a key. It is printed once, alone on standard output, and kept nowhere."""
-    from scoreboard.auth.key_acts import create_key
+    from scoreboard.auth.key_acts import TEMPORARY, create_key
 
+    if name.startswith(TEMPORARY):
+        raise click.BadParameter(f"names that begin with {TEMPORARY!r} are for commands", param_hint="--name")
     for action in actions:
         if not re.fullmatch(TYPE_PATTERN, action):
             raise click.BadParameter(f"{action!r} is not a type of action", param_hint="--action")
@@ -48,7 +62,7 @@ def key_create(
 
     async def create(database: Any) -> tuple[str, str]:
         return await create_key(
-            database, name, wanted, actions=sorted(set(actions)) or None, seconds=lifetime
+            database, name, wanted, actions=sorted(set(actions)) or None, seconds=lifetime, reason=reason
         )
 
     key_id, text = with_database(deployment, create)
@@ -57,11 +71,12 @@ def key_create(
 
 
 @command(key, "list")
-def key_list(deployment: Deployment) -> None:
-    """List all keys: state, when used, scopes, types. Of the text of each, only how it begins."""
+@click.option("--all", "everything", is_flag=True, help="Also ended keys that commands made for themselves.")
+def key_list(deployment: Deployment, everything: bool) -> None:
+    """List keys: state, when used, scopes, types. Of the text of each, only how it begins."""
     from scoreboard.auth.key_acts import list_keys
 
-    lines = with_database(deployment, list_keys)
+    lines = with_database(deployment, lambda database: list_keys(database, everything=everything))
     if not lines:
         click.echo("There is no key yet: scoreboard key create --name game --scope score:write", err=True)
         return
@@ -82,18 +97,19 @@ def key_list(deployment: Deployment) -> None:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         padded = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        click.echo("  ".join(padded).rstrip())
+        tell("  ".join(padded).rstrip())
 
 
 @command(key, "rotate")
 @click.argument("key_id")
 @click.option("--grace", default="1h", show_default=True, help="How long the old key goes on working.")
-def key_rotate(deployment: Deployment, key_id: str, grace: str) -> None:
+@reason_option
+def key_rotate(deployment: Deployment, key_id: str, grace: str, reason: str) -> None:
     """Make the successor of a key: the same name, scopes, types and lifetime. Printed once, as by create."""
     from scoreboard.auth.key_acts import rotate_key
 
     left = seconds(grace)
-    made = with_database(deployment, lambda database: rotate_key(database, key_id, left))
+    made = with_database(deployment, lambda database: rotate_key(database, key_id, left, reason))
     if made is None:
         fail(f"there is no active key {key_id} without a successor")
     click.echo(f"made {made[0]}; {key_id} ends in {grace}", err=True)
@@ -102,11 +118,12 @@ def key_rotate(deployment: Deployment, key_id: str, grace: str) -> None:
 
 @command(key, "revoke")
 @click.argument("key_id")
-def key_revoke(deployment: Deployment, key_id: str) -> None:
+@reason_option
+def key_revoke(deployment: Deployment, key_id: str, reason: str) -> None:
     """Revoke a key by its id (see key list). Works everywhere within two seconds."""
     from scoreboard.auth.key_acts import revoke_key
 
-    if not with_database(deployment, lambda database: revoke_key(database, key_id)):
+    if not with_database(deployment, lambda database: revoke_key(database, key_id, reason)):
         fail(f"there is no active key {key_id}")
     click.echo(f"revoked {key_id}", err=True)
 

@@ -13,22 +13,27 @@ from typing import Any
 import click
 import msgspec
 
-from scoreboard.cli.command import Deployment, command, main, with_database
+from scoreboard.cli.command import Deployment, command, main, reason_option, tell, with_database
 from scoreboard.model import Scope, Verdict, flaw_of_user_id
 
 SHOWN = 20  # differences of a dry run that are printed
-_reason = click.option("--reason", default="", help="Why. Kept in the audit.")
+UNKNOWN = {
+    "userId": "nothing is known of this user",
+    "keyId": "there has never been such a key",
+    "eventId": "no such event has come yet",
+}
 _limit = click.option("--limit", default=50, show_default=True, type=click.IntRange(1, 1_000))
 
 
 def _mark(act: str, told: str, summary: str) -> None:
     @click.argument("user")
-    @_reason
+    @reason_option
     def run(deployment: Deployment, user: str, reason: str) -> None:
         if flaw := flaw_of_user_id(user):
             raise click.BadParameter(flaw, param_hint="USER")
-        _ask(deployment, act, {"userId": user, "reason": reason})
-        click.echo(f"{user} is {told}")
+        done = _ask(deployment, act, {"userId": user, "reason": reason})
+        tell(f"{user} is {told}")
+        _note(done)
 
     run.__doc__ = summary
     command(main, act)(run)
@@ -46,7 +51,7 @@ def _amend(verdict: Verdict, told: str, summary: str) -> None:
     @click.option("--key-id", help="Events reported with this key (see key list).")
     @click.option("--since", help="Accepted at or after this time (ISO 8601; UTC if it says no zone).")
     @click.option("--until", help="Accepted before this time.")
-    @_reason
+    @reason_option
     @click.option("--dry-run", is_flag=True, help="Only show what it would do.")
     def run(deployment: Deployment, dry_run: bool, reason: str, **given: Any) -> None:
         body = {
@@ -59,6 +64,7 @@ def _amend(verdict: Verdict, told: str, summary: str) -> None:
         if not any(body.values()):
             raise click.UsageError("say which events: --event, --user, --key-id, --since or --until")
         body = {name: value for name, value in body.items() if value is not None}
+        waits = verdict is Verdict.REVOKE and list(body) == ["eventId"]
         done = _ask(deployment, verdict.value, body | {"reason": reason, "dryRun": dry_run})
         if done.get("status") == "accepted":
             click.echo("accepted: it is in the log and will be done")
@@ -66,9 +72,10 @@ def _amend(verdict: Verdict, told: str, summary: str) -> None:
         would = "would be " if dry_run else ""
         click.echo(f"{done['events']} events of {done['users']} users {would}{told}")
         for line in done.get("differences", [])[:SHOWN]:
-            click.echo(f"  {line['board']}  {line['userId']}: {line['score']} -> {line['scoreAfter']}")
+            tell(f"  {line['board']}  {line['userId']}: {line['score']} -> {line['scoreAfter']}")
         if len(done.get("differences", ())) > SHOWN:
             click.echo("  …")
+        _note(done, f": it {'would' if dry_run else 'will'} be revoked when it comes" if waits else "")
 
     run.__doc__ = summary
     command(main, verdict.value)(run)
@@ -88,9 +95,7 @@ def held(deployment: Deployment, limit: int) -> None:
 
     events, more = with_database(deployment, lambda database: history.held(database, limit, 0))
     for one in events:
-        click.echo(
-            f"{one.event_id}  {one.at}  {one.user_id}  {one.type}:{one.reference}  {one.points} points"
-        )
+        tell(f"{one.event_id}  {one.at}  {one.user_id}  {one.type}:{one.reference}  {one.points} points")
     if not events:
         click.echo("Nothing is held back.", err=True)
     elif more is not None:
@@ -108,23 +113,24 @@ def explain(deployment: Deployment, user: str, limit: int) -> None:
     for one in told.events:
         boards = ", ".join(f"{name} {score.change:+} = {score.score}" for name, score in one.boards.items())
         what = f"of {one.amends}" if one.amends else f"{one.type}:{one.reference}"
-        why = f" ({one.reason})" if one.reason else ""
-        click.echo(f"{one.at}  {one.event_id}  {one.outcome}{why}  {what}  by {one.principal}  {boards}")
+        why = "".join(f" ({words})" for words in (one.reason, one.why) if words)
+        tell(f"{one.at}  {one.event_id}  {one.outcome}{why}  {what}  by {one.principal}  {boards}")
     if not told.events:
         click.echo(f"Nothing of {user} is in the ledger.", err=True)
 
 
 @command(main, "audit")
 @_limit
-def audit(deployment: Deployment, limit: int) -> None:
+@click.option("--all", "everything", is_flag=True, help="Also acts on keys that commands made for themselves.")
+def audit(deployment: Deployment, limit: int, everything: bool) -> None:
     """Show who did what, when and why: the newest acts first."""
     from scoreboard import history
 
-    acts = with_database(deployment, lambda database: history.acts(database, limit))
+    acts = with_database(deployment, lambda database: history.acts(database, limit, everything=everything))
     for one in acts:
         who = f"{one.who} ({one.key_name})" if one.key_name else one.who
         size = "" if one.events is None else f"  {one.events} events of {one.users} users"
-        click.echo(f"{one.at}  {who}  {one.what}  {one.target}{size}  {one.why}".rstrip())
+        tell(f"{one.at}  {who}  {one.what}  {one.target}{size}  act {one.act_id}  {one.why}".rstrip())
     if not acts:
         click.echo("Nothing has been done yet.", err=True)
 
@@ -137,6 +143,12 @@ def _time(flag: str, text: str | None) -> str | None:
     except ValueError as error:
         raise click.BadParameter("is not a time like 2026-11-26T20:15:00Z", param_hint=flag) from error
     return (at if at.tzinfo else at.replace(tzinfo=UTC)).isoformat()
+
+
+def _note(done: dict[str, Any], more: str = "") -> None:
+    """Say what was named and is not known: it may be mistyped."""
+    for field in done.get("unknown", ()):
+        click.echo(f"note: {UNKNOWN[field]}{more}", err=True)
 
 
 def _ask(deployment: Deployment, act: str, body: dict[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ INSERT INTO amending
 SELECT event_id, user_id, type, reference, points, boards, 'revoked', CASE state WHEN 'applied' THEN -points ELSE 0 END
 FROM states WHERE state IN ('applied', 'quarantined');
 
--- restore: what was revoked is what it was before; what never was decided counts
+-- restore: what was revoked is what it was before; what never was judged counts, if it is named
 INSERT INTO amending
 SELECT event_id, user_id, type, reference, points, boards, outcome, CASE outcome WHEN 'applied' THEN points ELSE 0 END
 FROM (SELECT *, CASE WHEN before IN ('applied', 'quarantined') THEN before ELSE 'applied' END AS outcome FROM states) s
@@ -113,15 +113,24 @@ SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[], $5::
 ON CONFLICT (user_id, type) DO UPDATE
 SET rules = excluded.rules, last_at = excluded.last_at, in_window = excluded.in_window, in_hour = excluded.in_hour;
 
+-- unknown: of which of these is nothing known? a mark alone makes nobody known
+SELECT field FROM (VALUES
+  ('userId', $1::text IS NOT NULL AND NOT EXISTS (SELECT FROM events WHERE user_id = $1)
+             AND NOT EXISTS (SELECT FROM users WHERE user_id = $1 AND name IS NOT NULL)),
+  ('keyId', $2::text IS NOT NULL AND NOT EXISTS (SELECT FROM keys WHERE id = $2)),
+  ('eventId', $3::uuid IS NOT NULL AND NOT EXISTS (SELECT FROM events WHERE event_id = $3 AND amends IS NULL))
+) AS asked (field, unknown) WHERE unknown;
+
 -- insert_audit: who did what, when and why
 INSERT INTO audit (act, at, who, what, target, why, events, users) VALUES ($1, coalesce($2, now()), $3, $4, $5, $6, $7, $8);
 
--- list_audit: the newest acts, all partitions of one together
+-- list_audit: the newest acts, all partitions of one together; but none on keys that are called so
 SELECT a.act, min(a.at) AS at, a.who, k.name AS key_name, a.what, a.target, a.why,
        sum(a.events)::bigint AS events, sum(a.users)::bigint AS users, max(a.number) AS number
 FROM audit a LEFT JOIN keys k ON 'key:' || k.id = a.who
-WHERE a.number < $1
-GROUP BY a.act, a.who, k.name, a.what, a.target, a.why ORDER BY max(a.number) DESC LIMIT $2;
+WHERE NOT EXISTS (SELECT FROM keys WHERE a.target = 'key ' || id AND a.what LIKE 'key %' AND starts_with(name, $3))
+GROUP BY a.act, a.who, k.name, a.what, a.target, a.why
+HAVING max(a.number) < $1 ORDER BY max(a.number) DESC LIMIT $2;
 
 -- list_held: what is held back, oldest first
 SELECT event_id, accept_no, user_id, type, reference, points, boards, principal, at
@@ -131,6 +140,14 @@ FROM states WHERE decided = 'quarantined' AND state = 'quarantined' AND accept_n
 SELECT e.event_id, e.accept_no, e.amends, e.type, e.reference, e.points, e.boards, e.principal, e.at, e.outcome, e.reason, e.retry_at
 FROM events e WHERE e.user_id = $1 AND (e.accept_no, e.event_id) < ($2::bigint, $3::uuid)
 ORDER BY e.accept_no DESC, e.event_id DESC LIMIT $4;
+
+-- history_acts: which acts amended, or undid before they came, and why; of the same at the same time what changed something
+SELECT DISTINCT ON (e.event_id) e.event_id, a.act, a.why
+FROM events e
+LEFT JOIN planted p ON e.amends IS NULL AND p.event_id = e.event_id
+JOIN commands c ON c.accept_no = CASE WHEN e.amends IS NULL THEN p.accept_no ELSE e.accept_no END
+JOIN audit a ON a.at = c.at AND a.who = c.principal AND a.what = c.kind AND a.target = c.detail
+WHERE e.event_id = ANY($1::uuid[]) ORDER BY e.event_id, a.events DESC, a.number;
 
 -- history_totals: what a user's ledger came to on each board, up to and with one of its rows
 SELECT board, sum(points)::bigint AS score

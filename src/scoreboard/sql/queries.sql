@@ -69,10 +69,10 @@ SELECT * FROM unnest($1::bigint[], $2::timestamptz[], $3::text[], $4::bytea[]) O
 -- event: one event, whole
 SELECT event_id, user_id, state, reason, points, boards, at, retry_at FROM states WHERE event_id = $1;
 
--- user: what is known of one user, and whether any ledger entry stands
+-- user: what is known of one user; a mark alone makes nobody known
 SELECT w.user_id, u.name, coalesce(u.hidden, false) AS hidden
 FROM (SELECT $1::text AS user_id) w LEFT JOIN users u ON u.user_id = w.user_id
-WHERE u.user_id IS NOT NULL
+WHERE u.name IS NOT NULL
    OR EXISTS (SELECT FROM scores s WHERE s.board = ANY($2::text[]) AND s.period = 'all' AND s.user_id = $1);
 
 -- changed_rows: one board's current rows of all users that the log touched after a place in it
@@ -118,10 +118,12 @@ UPDATE keys SET replaced_by = $2, expires = least(expires, now() + make_interval
 -- prolong_key: it lives on for so long from now
 UPDATE keys SET expires = now() + make_interval(secs => $2::integer) WHERE id = $1 AND revoked IS NULL;
 
--- list_keys: all keys, oldest first
+-- list_keys: all keys, oldest first; but none that has ended and is called so
 SELECT id, name, prefix, scopes, actions, created, used, expires, revoked, replaced_by,
        CASE WHEN revoked IS NOT NULL THEN 'revoked' WHEN expires <= now() THEN 'expired' ELSE 'active' END AS state
-FROM keys ORDER BY created, id;
+FROM keys
+WHERE NOT (coalesce(starts_with(name, $1), false) AND (revoked IS NOT NULL OR coalesce(expires <= now(), false)))
+ORDER BY created, id;
 
 -- revoke_key: from now on this key opens nothing
 UPDATE keys SET revoked = now() WHERE id = $1 AND revoked IS NULL;
