@@ -38,6 +38,7 @@ class Auth:
         """
         authorization = _values(scope["headers"], b"authorization")
         if len(authorization) > 1:
+            self.anyone(scope)
             raise Problem("invalid_token", "Authorization is given twice.")  # others may judge by another
         return await self.known(
             authorization[0] if authorization else None,
@@ -46,7 +47,7 @@ class Auth:
         )
 
     def anyone(self, scope: Mapping[str, Any]) -> None:
-        """A write that does not say who sends it. Raises ``Problem``: ``rate_limited``."""
+        """A request of nobody that is known counts for its address. Raises ``Problem``: ``rate_limited``."""
         self._rates.address(self._address(scope), write=True)
 
     async def known(self, authorization: str | None, address: str, *, write: bool) -> Principal:
