@@ -324,7 +324,8 @@ async def published(server: KeyServer, **issuer: Any) -> AsyncIterator[Auth]:
             return server.asked > 0
 
         await until(asked)
-        yield Auth(judge, Keys(database), Rates(RateLimits()), Proxies(()))
+        rates = Rates(RateLimits())
+        yield Auth(judge, Keys(database, rates), rates, Proxies(()))
 
 
 async def outcome(auth: Auth, token: str) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping
-from http import HTTPStatus
 from typing import Any
 
 from scoreboard.auth.keyring import UnknownKid, once_more
@@ -58,20 +57,20 @@ class Auth:
         """
         self._rates.address(address, write=write)
         try:
-            principal = await self.principal(authorization)
-        except Problem as problem:
-            if not write and problem.status == HTTPStatus.UNAUTHORIZED:
+            principal = await self.principal(authorization, address)
+        except Problem:
+            if not write:
                 self._rates.failed(address)
             raise
         self._rates.principal(principal)
         return principal
 
-    async def principal(self, authorization: str | None) -> Principal:
-        """Who stands behind an ``Authorization`` header. Nothing is counted.
+    async def principal(self, authorization: str | None, address: str | None = None) -> Principal:
+        """Who stands behind an ``Authorization`` header. Only the look-up of an unknown key is counted.
 
         Raises:
-            Problem: ``missing_token``, ``invalid_token``, ``token_expired``; ``unavailable`` when a key that
-                is not known here cannot be looked up.
+            Problem: ``missing_token``, ``invalid_token``, ``token_expired``; when a key that is not known
+                here cannot be looked up ``unavailable``, or ``rate_limited`` if its address asked too often.
         """
         if authorization is None:
             raise Problem("missing_token")
@@ -80,7 +79,7 @@ class Auth:
         if scheme.lower() != "bearer" or not credentials:
             raise Problem("missing_token", "Send it as: Authorization: Bearer <token or key>")
         if credentials.startswith(KEY_PREFIX):
-            return await self.keys.principal(credentials)
+            return await self.keys.principal(credentials, address)
         try:
             return self.tokens.principal(credentials)
         except UnknownKid as unknown:
