@@ -7,6 +7,7 @@ import hashlib
 import hmac
 import json
 import time
+import tracemalloc
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -213,6 +214,23 @@ def test_the_memory_of_tokens_is_bounded_and_ends_with_each_token(monkeypatch: p
     assert judge.principal(expiring).id == "ann"
     monkeypatch.setattr(time, "time", lambda: before + 36)
     assert code(judge, expiring) == "token_expired"
+
+
+def test_of_a_remembered_token_no_more_is_kept_than_who_it_is() -> None:
+    judge, count = tokens_of(keys=(ID.pem,)), 500
+    given = [
+        ID.token(sub=f"{number:0128}", name=f"{number:064}", roles=["player"] * 200)
+        for number in range(count + 1)
+    ]
+    judge.principal(given.pop())
+    tracemalloc.start()
+    try:
+        for token in given:
+            judge.principal(token)
+        size, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert size / count < 1_000, "bytes a token; the bound of REMEMBERED is counted with it"
 
 
 def test_local_tokens_are_off_as_soon_as_there_is_an_issuer() -> None:
