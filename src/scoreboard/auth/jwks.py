@@ -89,14 +89,15 @@ class JwksKeyring(Keyring):
             async with asyncio.timeout(FETCH_SECONDS):
                 document = await _get(client, self._url)
             keys = tuple(keys_of(document, self._algorithms))
+            if not keys:
+                raise ValueError("none of its keys is for us")  # it is broken rather than without any
         except (httpx.HTTPError, ValueError, TimeoutError) as error:
             told = "the keys fetched before stay" if self.keys is not None else "its tokens cannot be judged"
             logger.warning("no keys from %s (%r): %s", self._url, error, told)
             return False
         if keys != self.keys:
             self.keys = keys
-            log = logger.info if keys else logger.error
-            log("keys of %s have changed", self.name, extra={"keys": len(keys)})
+            logger.info("keys of %s have changed", self.name, extra={"keys": len(keys)})
         return True
 
 
