@@ -21,7 +21,7 @@ from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 
 from deployment import Deployment, submit, until
 from scoreboard.auth import Auth, jwks, tokens
-from scoreboard.auth.keyring import UnknownKid
+from scoreboard.auth.keyring import NotYetKnown
 from scoreboard.auth.keys import Keys
 from scoreboard.auth.proxies import Proxies
 from scoreboard.auth.tokens import Tokens, local_token
@@ -56,7 +56,7 @@ def code(judge: Tokens, token: str) -> str:
         judge.principal(token)
     except Problem as found:
         return found.code
-    except UnknownKid:
+    except NotYetKnown:
         return "unknown kid"
     return "fine"
 
@@ -378,7 +378,7 @@ async def test_invented_kids_do_not_hammer_the_issuer(server: KeyServer) -> None
         forged = [ID.token(headers={"kid": f"k{number}"}) for number in range(300)]
         assert set(await asyncio.gather(*(outcome(auth, one) for one in forged))) == {"invalid_token"}
         for one in forged:
-            assert await outcome(auth, one) == "invalid_token"
+            assert await outcome(auth, one) == "unavailable"
         assert server.asked == 2
         assert time.monotonic() - began < 5
         assert await outcome(auth, OLD.token()) == "fine"
@@ -393,17 +393,36 @@ async def test_a_new_key_is_taken_at_its_first_token(server: KeyServer) -> None:
         assert server.asked == 2
 
 
+async def test_an_invented_kid_does_not_have_a_new_key_refused_but_put_off(
+    server: KeyServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.publish(OLD.jwk)
+    async with published(server) as auth:
+        assert await outcome(auth, OLD.token()) == "fine"
+        assert await outcome(auth, ID.token(headers={"kid": "invented"})) == "invalid_token"
+        server.publish(OLD.jwk, NEW.jwk)
+        with pytest.raises(Problem) as put_off:
+            await auth.principal(f"Bearer {NEW.token()}")
+        assert (put_off.value.code, put_off.value.retryable) == ("unavailable", True)
+        assert put_off.value.retry_after in range(20, 31)
+        monkeypatch.setattr(jwks, "AGAIN_SECONDS", 0.0)
+        assert await outcome(auth, NEW.token()) == "fine"
+        assert server.asked == 3
+
+
 async def test_an_old_key_ends_when_it_is_gone_also_for_tokens_seen_before(server: KeyServer) -> None:
     server.publish(OLD.jwk, NEW.jwk)
     old = OLD.token()
     async with published(server, jwks_seconds=1) as auth:
         assert await outcome(auth, old) == "fine"
+        assert await outcome(auth, ID.token(headers={"kid": "invented"})) == "invalid_token"
         server.publish(NEW.jwk)
 
         async def gone() -> bool:
             return await outcome(auth, old) == "invalid_token"
 
-        await until(gone)  # though it was remembered
+        await until(gone)  # though it was remembered, and an invented kid has used up the early fetch
+        assert {await outcome(auth, old) for _ in range(20)} == {"invalid_token"}
         assert await outcome(auth, NEW.token()) == "fine"
 
 
@@ -442,6 +461,7 @@ async def test_the_last_good_set_survives_whatever_the_issuer_answers(
 
         await until(asked_again)
         assert await outcome(auth, OLD.token()) == "fine"
+        assert await outcome(auth, ID.token(headers={"kid": "unknown"})) == "unavailable"
         server.publish(NEW.jwk)
 
         async def taken() -> bool:

@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from scoreboard.auth.keyring import UnknownKid, once_more
+from scoreboard.auth.keyring import NotYetKnown, once_more
 from scoreboard.auth.keys import KEY_PREFIX, Keys
 from scoreboard.auth.proxies import Proxies
 from scoreboard.auth.tokens import Tokens
@@ -82,7 +82,7 @@ class Auth:
             return await self.keys.principal(credentials, address)
         try:
             return self.tokens.principal(credentials)
-        except UnknownKid as unknown:
+        except NotYetKnown as unknown:
             return await once_more(unknown, lambda: self.tokens.principal(credentials), "invalid_token")
 
     async def run(self) -> None:

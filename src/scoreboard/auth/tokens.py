@@ -61,7 +61,7 @@ class Tokens:
 
         Raises:
             Problem: ``invalid_token`` or ``token_expired``.
-            UnknownKid: the issuer's key is not known.
+            NotYetKnown: the issuer's key is not known.
         """
         digest = hashlib.sha256(token.encode()).digest()
         known = self._remembered.get(digest)
