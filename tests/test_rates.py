@@ -265,6 +265,19 @@ async def test_failing_to_prove_who_one_is_counts_and_reading_does_not(
     )
 
 
+@pytest.mark.parametrize(("method", "number"), [("GET", 2), ("POST", 3)])
+async def test_saying_twice_who_one_is_counts_as_failing_to_prove_it(
+    client: httpx.AsyncClient, method: str, number: int
+) -> None:
+    address = ("x-forwarded-for", f"198.19.0.{number}")
+    twice = [address, ("authorization", "Bearer one"), ("authorization", "Bearer two")]
+    path, body = ("/boards", None) if method == "GET" else ("/update-score", update("a", "cheer:1")["json"])
+    for _ in range(8):
+        answer = await client.request(method, path, headers=twice, json=body)
+        assert (answer.status_code, answer.json()["code"]) == (401, "invalid_token")
+    assert_refused(await client.request(method, path, headers=twice, json=body), "address")
+
+
 async def test_the_limits_stand_behind_the_form_and_before_the_credentials(at: Any) -> None:
     for _ in range(8):
         assert (await at("POST", "/update-score", **update("ann", "cheer:1"))).status_code == 401

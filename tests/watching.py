@@ -93,7 +93,8 @@ async def serving(
     board = ranking.Board(f"redis://{NOWHERE}/0", config)
     async with Database.open(f"postgresql://{NOWHERE}/none") as database, asyncio.TaskGroup() as tasks:
         tokens = Tokens(config, Environment(secret=SECRET))
-        auth = Auth(tokens, Keys(database), Rates(config.rate_limits), Proxies(()))
+        rates = Rates(config.rate_limits)
+        auth = Auth(tokens, Keys(database, rates), rates, Proxies(()))
         members = Members(auth, Lines(board, list(config.boards)))
         running = tasks.create_task(members.run())
         hubs = Hubs(config, members)

@@ -201,10 +201,11 @@ def authenticating(
 ) -> Auth:
     """Who asks, for a process that wants to know; with the tasks that notice new and revoked keys."""
     config = settings.config
+    rates = Rates(config.rate_limits)
     auth = Auth(
         Tokens(config, settings.environment),
-        Keys(database),
-        Rates(config.rate_limits),
+        Keys(database, rates),
+        rates,
         Proxies(config.web.trusted_proxies),
     )
     owned.append(tasks.create_task(auth.run(), name="keys"))

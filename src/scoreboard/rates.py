@@ -21,6 +21,8 @@ _ROW_BITS = 16
 PLACES = 1 << _ROW_BITS
 """Of each of two rows: 1 MiB a limit. While 1,000 others are at their limit, 1 in 4,000 is taken for them."""
 _LAST = PLACES - 1
+LOOKUPS = "10/s"
+"""Unknown keys that one address may have looked up: a tenth of what ``keys.py`` looks up for all."""
 _SUBNET_BYTES = 8  # who has one IPv6 address has the 2^64 of its network, too
 _MAPPED = bytes(10) + b"\xff\xff"  # an IPv4 address, written as IPv6
 
@@ -67,6 +69,7 @@ class Rates:
         self._enabled = settings.enabled
         self._address = Limit(settings.per_address)
         self._user, self._key = Limit(settings.per_user), Limit(settings.per_key)
+        self._lookups = Limit(LOOKUPS)
 
     def address(self, client: str, *, write: bool) -> None:
         """Before it is known who asks: an address may send so much, and fail to prove itself so often.
@@ -85,6 +88,11 @@ class Rates:
         """A read came with credentials that do not hold."""
         if self._enabled:
             self._address.take(network_of(client))
+
+    def lookup(self, client: str) -> None:
+        """A key that is not known is to be looked up. Raises ``Problem``: ``rate_limited``."""
+        if self._enabled and (wait := self._lookups.take(network_of(client))) > 0:
+            raise _too_many("address", wait)
 
     def principal(self, principal: Principal) -> None:
         """Once it is known who asks. Raises ``Problem``: ``rate_limited``."""

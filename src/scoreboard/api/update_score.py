@@ -25,7 +25,7 @@ from scoreboard.api.forms import ActionId, UserId
 from scoreboard.api.outcomes import Outcomes
 from scoreboard.api.problems import MEDIA_TYPE, headers_of, problem_of
 from scoreboard.auth import Auth
-from scoreboard.auth.keyring import UnknownKid, once_more
+from scoreboard.auth.keyring import NotYetKnown, once_more
 from scoreboard.auth.policy import Policy, insufficient
 from scoreboard.errors import Problem
 from scoreboard.group_commit import GroupCommit
@@ -106,7 +106,7 @@ class UpdateScore:
         user_id, action_id = submission.user_id, submission.action_id
         try:
             update = self._policy.decide(principal, user_id, action_id)
-        except UnknownKid as unknown:
+        except NotYetKnown as unknown:
             update = await once_more(
                 unknown, lambda: self._policy.decide(principal, user_id, action_id), "invalid_grant"
             )

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping
-from http import HTTPStatus
 from typing import Any
 
-from scoreboard.auth.keyring import UnknownKid, once_more
+from scoreboard.auth.keyring import NotYetKnown, once_more
 from scoreboard.auth.keys import KEY_PREFIX, Keys
 from scoreboard.auth.proxies import Proxies
 from scoreboard.auth.tokens import Tokens
@@ -38,6 +37,7 @@ class Auth:
         """
         authorization = _values(scope["headers"], b"authorization")
         if len(authorization) > 1:
+            self.anyone(scope)
             raise Problem("invalid_token", "Authorization is given twice.")  # others may judge by another
         return await self.known(
             authorization[0] if authorization else None,
@@ -46,7 +46,7 @@ class Auth:
         )
 
     def anyone(self, scope: Mapping[str, Any]) -> None:
-        """A write that does not say who sends it. Raises ``Problem``: ``rate_limited``."""
+        """A request of nobody that is known counts for its address. Raises ``Problem``: ``rate_limited``."""
         self._rates.address(self._address(scope), write=True)
 
     async def known(self, authorization: str | None, address: str, *, write: bool) -> Principal:
@@ -57,20 +57,20 @@ class Auth:
         """
         self._rates.address(address, write=write)
         try:
-            principal = await self.principal(authorization)
-        except Problem as problem:
-            if not write and problem.status == HTTPStatus.UNAUTHORIZED:
+            principal = await self.principal(authorization, address)
+        except Problem:
+            if not write:
                 self._rates.failed(address)
             raise
         self._rates.principal(principal)
         return principal
 
-    async def principal(self, authorization: str | None) -> Principal:
-        """Who stands behind an ``Authorization`` header. Nothing is counted.
+    async def principal(self, authorization: str | None, address: str | None = None) -> Principal:
+        """Who stands behind an ``Authorization`` header. Only the look-up of an unknown key is counted.
 
         Raises:
-            Problem: ``missing_token``, ``invalid_token``, ``token_expired``; ``unavailable`` when a key that
-                is not known here cannot be looked up.
+            Problem: ``missing_token``, ``invalid_token``, ``token_expired``; when a key that is not known
+                here cannot be looked up ``unavailable``, or ``rate_limited`` if its address asked too often.
         """
         if authorization is None:
             raise Problem("missing_token")
@@ -79,10 +79,10 @@ class Auth:
         if scheme.lower() != "bearer" or not credentials:
             raise Problem("missing_token", "Send it as: Authorization: Bearer <token or key>")
         if credentials.startswith(KEY_PREFIX):
-            return await self.keys.principal(credentials)
+            return await self.keys.principal(credentials, address)
         try:
             return self.tokens.principal(credentials)
-        except UnknownKid as unknown:
+        except NotYetKnown as unknown:
             return await once_more(unknown, lambda: self.tokens.principal(credentials), "invalid_token")
 
     async def run(self) -> None:

@@ -61,7 +61,7 @@ class Grants:
 
         Raises:
             Problem: ``invalid_grant`` or ``grant_expired``, with the event's id once the grant is known.
-            UnknownKid: the issuer's key is not known.
+            NotYetKnown: the issuer's key is not known.
         """
         found = verified(text, self._keyrings, GRANT)
         claims = found.claims

@@ -3,13 +3,15 @@
 In comes a URL of the configuration; out goes a keyring that follows it. The last good set stands while the
 issuer does not answer. A token with an unknown ``kid`` may have it fetched before its time, at most once in
 ``AGAIN_SECONDS``, and waits for that ``WAIT_SECONDS`` at most; so no stream of invented ids hammers the
-issuer. What is fetched is bounded in size, time and number of keys, and must never lead anywhere else.
+issuer. Until then such a token is not refused but told to come again: its key may be new. What is fetched is
+bounded in size, time and number of keys, and must never lead anywhere else.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any
@@ -20,6 +22,7 @@ import msgspec
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
 from scoreboard.auth.keyring import Key, Keyring, algorithm_of
+from scoreboard.errors import Problem
 from scoreboard.issuers import Issuer
 
 logger = logging.getLogger(__name__)
@@ -47,20 +50,30 @@ class JwksKeyring(Keyring):
         self._wanted = asyncio.Event()
         self._fetched = asyncio.Event()  # another one after each fetch
         self._fetching = False
+        self._good = False  # was there a set to take, when it was last fetched?
         self._asked = float("-inf")  # when an unknown kid last had it fetched
+        self._gone: set[str | None] = set()  # kids that the set before had: no need to ask for them
 
-    async def refreshed(self) -> bool:
-        """Has the set been fetched just now? ``False`` when it was asked for too often, or takes too long."""
+    async def refresh(self, kid: str | None) -> None:
+        """Have the set fetched before its time, as ``Keyring.refresh`` says."""
+        wait = await self._fetch_early()
+        if wait and kid not in self._gone:
+            detail = "The issuer cannot be asked for a key of that kid right now."
+            raise Problem("unavailable", detail, retry_after=wait)
+
+    async def _fetch_early(self) -> int:
+        """0 when the set is as the issuer has it, else after how many seconds asking again makes sense."""
         fetched, now = self._fetched, asyncio.get_running_loop().time()
         if not self._fetching and not self._wanted.is_set():
-            if now - self._asked < AGAIN_SECONDS:
-                return False
+            left = self._asked + AGAIN_SECONDS - now
+            if left > 0:
+                return math.ceil(left) if self._good else 1
             self._asked = now
             self._wanted.set()
         with suppress(TimeoutError):
             async with asyncio.timeout(WAIT_SECONDS):
-                return await fetched.wait()
-        return False
+                await fetched.wait()
+        return 0 if fetched.is_set() and self._good else 1
 
     async def run(self) -> None:
         """Fetch the set at once, then on the schedule and when it is asked for, until cancelled."""
@@ -73,7 +86,7 @@ class JwksKeyring(Keyring):
             while True:
                 self._fetching = True
                 self._wanted.clear()
-                good = await self._fetch(client)
+                self._good = good = await self._fetch(client)
                 self._fetching = False
                 self._fetched.set()
                 self._fetched = asyncio.Event()
@@ -89,14 +102,16 @@ class JwksKeyring(Keyring):
             async with asyncio.timeout(FETCH_SECONDS):
                 document = await _get(client, self._url)
             keys = tuple(keys_of(document, self._algorithms))
+            if not keys:
+                raise ValueError("none of its keys is for us")  # it is broken rather than without any
         except (httpx.HTTPError, ValueError, TimeoutError) as error:
             told = "the keys fetched before stay" if self.keys is not None else "its tokens cannot be judged"
             logger.warning("no keys from %s (%r): %s", self._url, error, told)
             return False
         if keys != self.keys:
+            self._gone = {key.kid for key in self.keys or ()} - {key.kid for key in keys}
             self.keys = keys
-            log = logger.info if keys else logger.error
-            log("keys of %s have changed", self.name, extra={"keys": len(keys)})
+            logger.info("keys of %s have changed", self.name, extra={"keys": len(keys)})
         return True
 
 

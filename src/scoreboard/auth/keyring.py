@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -50,50 +51,43 @@ class Keyring:
         """The keys that may have signed what names this ``kid``; a key without one fits every time.
 
         Raises:
-            UnknownKid: there is none of that name, nor one without; asking the issuer again may help.
+            NotYetKnown: there is none of that name, nor one without; asking the issuer again may help.
         """
-        if self.keys is None:
-            raise UnknownKid(self)
-        fit = [key for key in self.keys if kid is None or key.kid is None or key.kid == kid]
+        fit = [key for key in self.keys or () if kid is None or key.kid is None or key.kid == kid]
         if not fit:
-            raise UnknownKid(self)
+            raise NotYetKnown("The issuer has no key of that kid.", partial(self.refresh, kid))
         return fit
 
-    async def refreshed(self) -> bool:
-        """Has the issuer been asked for its keys just now? Waits a moment for its answer."""
-        return False
+    async def refresh(self, kid: str | None) -> None:
+        """Ask the issuer for its keys, since it may have one of this ``kid`` by now.
+
+        Raises:
+            Problem: ``unavailable``: it may have, but cannot be asked right now.
+        """
 
     async def run(self) -> None:
         """Follow the issuer's keys until cancelled."""
 
 
-class UnknownKid(Exception):
-    """What was signed names a key that is not known (yet)."""
+class NotYetKnown(Exception):
+    """What was signed depends on what is not known here (yet); ``ask`` may bring it."""
 
-    def __init__(self, keyring: Keyring) -> None:
-        self.keyring = keyring
-        super().__init__(f"no key of {keyring.name} fits")
-
-    def problem(self, code: str) -> Problem:
-        """What is answered when asking the issuer did not help."""
-        if self.keyring.keys is None:
-            return Problem("unavailable", "The keys of this issuer are not known yet.", retry_after=1)
-        return Problem(code, "The issuer has no key of that kid.")
+    def __init__(self, detail: str, ask: Callable[[], Awaitable[None]]) -> None:
+        self.detail, self.ask = detail, ask
+        super().__init__(detail)
 
 
-async def once_more(unknown: UnknownKid, judge: Callable[[], T], code: str) -> T:
-    """What ``judge`` decides when the issuer has been asked for its keys.
+async def once_more(unknown: NotYetKnown, judge: Callable[[], T], code: str) -> T:
+    """What ``judge`` decides once what was not known has been asked for.
 
     Raises:
-        Problem: ``code`` if that did not help, or the issuer was asked a moment ago; ``unavailable`` if none
-            of its keys have ever been known.
+        Problem: ``code`` if that did not help; ``unavailable`` if it cannot be asked for right now.
     """
-    if not await unknown.keyring.refreshed():
-        raise unknown.problem(code) from unknown
+    await unknown.ask()
     try:
         return judge()
-    except UnknownKid as still:
-        raise still.problem(code) from still
+    except NotYetKnown as still:
+        raise Problem(code, still.detail) from still
 
 
 class FileKeyring(Keyring):

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-import time
+from time import monotonic
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -20,6 +20,7 @@ from msgspec import Struct
 from scoreboard.database import Database, hash_of_key
 from scoreboard.errors import DatabaseUnavailable, Problem
 from scoreboard.model import Principal
+from scoreboard.rates import Rates
 
 if TYPE_CHECKING:
     import asyncpg
@@ -46,8 +47,8 @@ class _Known(Struct, frozen=True):
 class Keys:
     """Knows services by their keys. ``run`` must be running for revocations to be noticed."""
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    def __init__(self, database: Database, rates: Rates) -> None:
+        self._database, self._rates = database, rates
         self._known: dict[bytes, _Known] = {}
         self._used: set[str] = set()  # ids, since it was last noted; of known keys, so as bounded as they are
         self._noted: dict[str, float] = {}
@@ -55,22 +56,23 @@ class Keys:
         self._asking: dict[bytes, asyncio.Task[_Known | None]] = {}
         self._second, self._lookups = 0, 0
 
-    async def principal(self, key: str) -> Principal:
-        """The service whose key this is.
+    async def principal(self, key: str, address: str | None = None) -> Principal:
+        """The service whose key this is. ``address``: who shall answer for it if it has to be looked up.
 
         Raises:
-            Problem: ``invalid_token``; ``unavailable`` if the key is not known here and cannot be looked up.
+            Problem: ``invalid_token``; if the key is not known here, ``rate_limited`` when the address had
+                too many looked up, ``unavailable`` when it cannot be looked up.
         """
         digest = hash_of_key(key)
         known = self._known.get(digest)
-        if known is not None and known.ends > time.monotonic():
+        if known is not None and known.ends > monotonic():
             self._used.add(known.principal.id)
             return known.principal
-        if not _FORM.fullmatch(key) or self._unknown.get(digest, 0.0) > time.monotonic():
+        if not _FORM.fullmatch(key) or self._unknown.get(digest, 0.0) > monotonic():
             raise Problem("invalid_token", "There is no such key.")
         asking = self._asking.get(digest)
         if asking is None:
-            self._limit()
+            self._limit(address)
             asking = asyncio.create_task(self._ask(digest))
             self._asking[digest] = asking
             asking.add_done_callback(lambda done: self._asked(digest, done))
@@ -88,8 +90,10 @@ class Keys:
         if not done.cancelled():
             done.exception()  # whoever still waits gets it; if nobody does, it is seen here
 
-    def _limit(self) -> None:
-        second = int(time.monotonic())
+    def _limit(self, address: str | None) -> None:
+        if address is not None:
+            self._rates.lookup(address)
+        second = int(monotonic())
         if second != self._second:
             self._second, self._lookups = second, 0
         self._lookups += 1
@@ -103,7 +107,7 @@ class Keys:
                 memory.pop(next(iter(memory)))  # the oldest
         if found is None:
             self._known.pop(digest, None)
-            self._unknown[digest] = time.monotonic() + UNKNOWN_SECONDS
+            self._unknown[digest] = monotonic() + UNKNOWN_SECONDS
             return None
         known = self._known[digest] = _known(found)
         return known
@@ -127,7 +131,7 @@ class Keys:
                 logger.warning("revocations are not noticed: %s", error)
 
     async def _note(self) -> None:
-        now = time.monotonic()
+        now = monotonic()
         self._noted = {key: at for key, at in self._noted.items() if now - at < NOTE_SECONDS}
         if due := self._used - self._noted.keys():
             await self._database.use_keys(due)
@@ -143,4 +147,4 @@ def _known(row: asyncpg.Record) -> _Known:
         scopes=frozenset(scopes),
         actions=None if actions is None else frozenset(actions),
     )
-    return _Known(principal, float("inf") if seconds is None else time.monotonic() + seconds)
+    return _Known(principal, float("inf") if seconds is None else monotonic() + seconds)

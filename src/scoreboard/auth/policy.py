@@ -39,7 +39,7 @@ class Policy:
         Raises:
             Problem: ``insufficient_scope``, ``user_mismatch``, ``invalid_field``, ``invalid_grant``,
                 ``grant_expired``, ``unknown_action`` or ``action_not_allowed``.
-            UnknownKid: the grant may be in order, but its issuer's key is not known.
+            NotYetKnown: the grant may be in order, but its issuer's key is not known.
         """
         if principal.kind == "user":
             if principal.id != user_id:

@@ -57,7 +57,7 @@ def verified(text: str, keyrings: Mapping[str, Keyring], kind: Kind) -> Verified
 
     Raises:
         Problem: it is outside the profile.
-        UnknownKid: it may be in order, but the issuer's key is not known.
+        NotYetKnown: it may be in order, but the issuer's key is not known.
     """
     if len(text) > kind.bytes or not _FORM.fullmatch(text):
         raise Problem(kind.code, f"This is not a compact JWT of at most {kind.bytes} bytes.")

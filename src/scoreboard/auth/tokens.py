@@ -13,9 +13,11 @@ import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
+from msgspec import Struct
+
 from scoreboard.auth import keyring
 from scoreboard.auth.keyring import Key, Keyring
-from scoreboard.auth.profile import LIFETIME_SECONDS, Kind, Verified, signed, verified
+from scoreboard.auth.profile import LIFETIME_SECONDS, Kind, signed, verified
 from scoreboard.config import Config, Environment
 from scoreboard.envelope import purpose_key
 from scoreboard.errors import Problem
@@ -26,13 +28,23 @@ __all__ = ["LIFETIME_SECONDS", "Tokens", "local_token"]
 LOCAL_ISSUER = "scoreboard"
 LOCAL_AUDIENCE = "scoreboard"
 PURPOSE = "local tokens"
-REMEMBERED = 50_000  # verified tokens: about 20 MB
+REMEMBERED = 50_000  # verified tokens: about 20 MB, and 50 if all ids and names are as long as may be
 TOKEN = Kind(
     code="invalid_token",
     types=("jwt", "at+jwt", None),
     bytes=4096,
     required=("iss", "aud", "sub", "exp"),
 )
+
+
+class _Remembered(Struct, frozen=True):
+    """What is needed of a verified token: its claims would take several times as much."""
+
+    principal: Principal
+    exp: int
+    keyring: Keyring
+    keys: object
+    """What the keyring had then."""
 
 
 class Tokens:
@@ -42,29 +54,28 @@ class Tokens:
         """Raises ``ConfigurationError`` if a PEM is not a public key of one of its issuer's algorithms."""
         local = own_keyring(environment, PURPOSE) if config.auth.local_tokens else None
         self._keyrings = keyring.keyrings(config.auth.issuers, local)
-        self._remembered: dict[bytes, tuple[Principal, Verified]] = {}
+        self._remembered: dict[bytes, _Remembered] = {}
 
     def principal(self, token: str) -> Principal:
         """The user that a token vouches for.
 
         Raises:
             Problem: ``invalid_token`` or ``token_expired``.
-            UnknownKid: the issuer's key is not known.
+            NotYetKnown: the issuer's key is not known.
         """
         digest = hashlib.sha256(token.encode()).digest()
         known = self._remembered.get(digest)
         if known is not None:
-            principal, found = known
-            if time.time() < found.claims["exp"] and found.keyring.keys is found.keys:
-                return principal
+            if time.time() < known.exp and known.keyring.keys is known.keys:
+                return known.principal
             del self._remembered[digest]
         found = verified(token, self._keyrings, TOKEN)
         if found.expired:
             raise Problem("token_expired")
-        principal = _principal(found.claims)
+        principal = _principal(found.claims, found.keyring.name)
         if len(self._remembered) >= REMEMBERED:
             self._remembered.pop(next(iter(self._remembered)))  # the oldest
-        self._remembered[digest] = (principal, found)
+        self._remembered[digest] = _Remembered(principal, found.claims["exp"], found.keyring, found.keys)
         return principal
 
     async def run(self) -> None:
@@ -88,7 +99,7 @@ def local_token(secret: str, user: str, name: str | None, seconds: int) -> str:
     return signed(claims, purpose_key(secret, PURPOSE), "JWT")
 
 
-def _principal(claims: Mapping[str, Any]) -> Principal:
+def _principal(claims: Mapping[str, Any], issuer: str) -> Principal:
     user = claims["sub"]
     flaw = flaw_of_user_id(user) if isinstance(user, str) else "must be a text"
     if flaw is not None:
@@ -98,4 +109,4 @@ def _principal(claims: Mapping[str, Any]) -> Principal:
     name = unicodedata.normalize("NFC", name) if isinstance(name, str) else None
     if name is not None and flaw_of_name(name):
         name = None
-    return Principal("user", user, claims["iss"], name)
+    return Principal("user", user, issuer, name)
