@@ -103,7 +103,7 @@ async def newest(
             await there.wait()
             there.clear()
             if held:
-                yield held.pop()
+                yield held.popleft()
         await reading
     finally:
         reading.cancel()
