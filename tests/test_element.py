@@ -239,6 +239,82 @@ async def test_a_board_whose_server_is_away_says_so_and_stays(server: httpx.Asyn
     await expect(page.locator("#link")).to_have_text("Live")
 
 
+# What does not fit, and what must not move
+
+MOST = 2**53 - 1
+STALE = {"type": "heartbeat", "board": "main", "epoch": "e1", "seq": 1, "stale": True}
+
+
+@pytest.mark.parametrize("width", [260, 300, 390, 600, 700])
+async def test_an_embed_of_any_width_keeps_its_place_when_something_is_wrong(
+    server: httpx.AsyncClient, visit: Open, width: int
+) -> None:
+    wire = Wire("main")
+    wire.real = False
+    page = await visit(
+        f"{address(server)}/embed/main?heading=All+time",
+        wire,
+        viewport={"width": width, "height": 500},
+        reduced_motion="reduce",
+    )
+    await wire.connections(1)
+    wire.show([("Ann", MOST), ("Bob", -MOST)], seq=1, total=58_213)
+    await expect(page.locator("#link")).to_have_text("Live")
+    rows, title = page.locator("tbody"), page.locator("h2")
+    before = await rows.bounding_box(), await title.bounding_box()
+    wire.say(**STALE)
+    await expect(page.locator("#link")).to_have_text("Reconnecting to the board")
+    assert (await rows.bounding_box(), await title.bounding_box()) == before
+    assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    for part in ("#link", ".score >> nth=0", ".score >> nth=1"):
+        box = await page.locator(part).bounding_box()
+        assert box is not None
+        assert box["x"] + box["width"] <= width - 12  # the frame's padding
+    assert before[1] is not None
+    assert before[1]["height"] < 50, "the title is in one line"
+
+
+async def test_a_long_score_in_a_small_frame_leaves_room_for_the_name(
+    server: httpx.AsyncClient, visit: Open
+) -> None:
+    wire = Wire("main")
+    wire.real = False
+    page = await visit(f"{address(server)}/embed/main", wire, viewport={"width": 300, "height": 500})
+    await wire.connections(1)
+    wire.show([("Ann Example", 1_358_017), ("Bob Builder", 1_300_000), ("Charlie Chaplin", 99)], seq=1)
+    await expect(names(page)).to_have_count(3)
+    for name in await names(page).all():
+        assert await name.evaluate("(one) => one.scrollWidth <= one.clientWidth")
+
+
+@pytest.mark.parametrize(("width", "height"), [(1280, 720), (1920, 1080)])
+@pytest.mark.parametrize("query", ["valign=top", "valign=bottom", "valign=middle&rows=5"])
+async def test_all_rows_of_an_overlay_fit_the_picture(
+    server: httpx.AsyncClient, visit: Open, width: int, height: int, query: str
+) -> None:
+    wire = Wire("main")
+    wire.real = False
+    page = await visit(
+        f"{address(server)}/overlay/main?{query}",
+        wire,
+        viewport={"width": width, "height": height},
+        reduced_motion="reduce",
+    )
+    await wire.connections(1)
+    wire.show([(f"Player {place}", MOST - place) for place in range(10)], seq=1)
+    rows = page.locator("tbody tr")
+    await expect(rows).to_have_count(5 if "rows" in query else 10)
+    before = [await row.bounding_box() for row in await rows.all()]
+    for box in before:
+        assert box is not None
+        assert box["y"] >= 0
+        assert box["y"] + box["height"] <= height
+    assert await page.evaluate("document.documentElement.scrollHeight <= innerHeight")
+    wire.say(**STALE)
+    await expect(page.locator("#link")).to_be_visible()
+    assert [await row.bounding_box() for row in await rows.all()] == before
+
+
 # The pages for frames and pictures
 
 

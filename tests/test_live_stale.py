@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 
+import httpx
 import pytest
 
 from plain_board import NAME, Valkey, board_on, chunks, configuration, row, running, told
@@ -93,6 +94,22 @@ async def test_a_client_that_could_not_take_it_knows_it_when_it_can(
         while "stale" not in (last := await slow.message()):
             assert last["type"] == "board"
         assert last == STALE | {"seq": seq}
+
+
+async def test_a_plain_answer_says_it_too(live: Serving) -> None:
+    async def asked(**headers: str) -> tuple[int, str | None]:
+        answer = await client.get("/boards/main", headers=headers)
+        assert "Scoreboard-Stale" in answer.headers["access-control-expose-headers"]
+        return answer.status_code, answer.headers.get("scoreboard-stale")
+
+    live.hub.publish(frame(1))
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{live.address[1]}") as client:
+        known = {"if-none-match": '"e1-1"'}
+        assert (await asked(), await asked(**known)) == ((200, None), (304, None))
+        live.hub.contact(there=False)
+        assert (await asked(), await asked(**known)) == ((200, "1"), (304, "1"))
+        live.hub.contact(there=True)
+        assert (await asked(), await asked(**known)) == ((200, None), (304, None))
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ from conftest import Deploy
 from deployment import SECONDS, Deployment, submit
 from gate import Gate, gate
 from scoreboard.config import Config
-from watching import until
+from watching import frame, serving, until
 
 WEB = Path(__file__).parent.parent / "src" / "scoreboard" / "web"
 NODE = Path(playwright.__file__).parent / "driver" / "node"
@@ -160,6 +160,21 @@ async def test_where_streams_are_blocked_too_it_asks_again_and_again(
     await told(page, top_is("ann", "bob"))
     assert (await told(page, "one.kind === 'you' && one.rank === 2"))["above"][0]["name"] == "ann"
     await until(lambda: 304 in statuses)
+
+
+async def test_who_asks_again_and_again_knows_when_the_board_is_old(visit: Open) -> None:
+    async with serving() as live, gate(f"http://127.0.0.1:{live.address[1]}") as way:
+        live.hub.publish(frame(1))
+        page = await visit(f"{way.url}/health/live", clock=True, lost=LOST)
+        await begin(page, way, "main", transports=["polling"])
+        await told(page, live_by("polling"))
+        live.hub.contact(there=False)
+        await page.clock.run_for(3_000)
+        await told(page, "one.state === 'stale'")
+        live.hub.contact(there=True)
+        await page.clock.run_for(3_000)
+        await page.wait_for_function("window.news.at(-1).state === 'live'")
+        assert await states(page) == ["connecting", "live", "stale", "live"]
 
 
 async def test_a_better_way_is_tried_again_and_taken_without_a_gap(

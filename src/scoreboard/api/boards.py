@@ -25,6 +25,8 @@ from scoreboard.model import Around, Frame
 LIMIT = 1_000
 # Only if the board is.
 PRIVATE = (*WHO, "origin_denied")
+# What a heartbeat says to those who watch: the board cannot be followed now.
+STALE = {"scoreboard-stale": "1"}
 # What a page may send along, and for how long (s) its browser need not ask again.
 PREFLIGHT = {
     "allow": "GET, HEAD, OPTIONS",
@@ -65,7 +67,8 @@ def routes(services: Services, readers: Readers) -> list[HTTPRouteHandler]:
     @get(
         "/boards/{board:str}",
         summary="The top of a board",
-        description="Without parameters: the newest live frame, with its epoch and seq as `ETag`.",
+        description="Without parameters: the newest live frame, with its epoch and seq as `ETag`."
+        " While the server cannot follow the board: `Scoreboard-Stale: 1`, with a 304, too.",
         responses={
             200: ResponseSpec(Frame | Page, generate_examples=False, description="The frame, or a page"),
             304: ResponseSpec(None, description="`If-None-Match` names what would be answered"),
@@ -86,6 +89,8 @@ def routes(services: Services, readers: Readers) -> list[HTTPRouteHandler]:
             hub = hubs.get(board)
             if hub is None or hub.latest is None:
                 raise Problem("unavailable", "The board is being built.", retry_after=1)
+            if hub.stale:
+                headers |= STALE
             frame = hub.latest.frame
             return tagged(request, hub.latest.json, f'"{frame.epoch}-{frame.seq}"', headers)
         try:

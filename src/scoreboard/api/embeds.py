@@ -26,12 +26,16 @@ from scoreboard.errors import Problem
 EMBED_HEADERS = {
     name: value.replace("frame-ancestors 'self'", "frame-ancestors *") for name, value in PAGE_HEADERS.items()
 }
+LIMIT = 100
+"""Rows a board has at most."""
+FITTING = '<script type="module" src="../web/overlay.js"></script>\n'
+"""Lets the rows of an overlay fit its height."""
 
 
 class Embed(Struct, frozen=True, forbid_unknown_fields=True):
     """How a board shall look in a frame: the query of its address."""
 
-    rows: Annotated[int, Meta(ge=1, le=100)] | None = None
+    rows: Annotated[int, Meta(ge=1, le=LIMIT)] | None = None
     heading: Annotated[str, Meta(max_length=100)] | None = None
     """Instead of the board's title; empty: none."""
     theme: Literal["auto", "light", "dark"] = "auto"
@@ -66,6 +70,8 @@ def routes(config: Config) -> list[HTTPRouteHandler]:
             theme=chosen.theme,
             align=getattr(chosen, "align", ""),
             valign=getattr(chosen, "valign", ""),
+            rows=min(chosen.rows or LIMIT, shown.top) if shown else 0,
+            script=FITTING if look is Overlay else "",
             title=escape((shown and shown.title) or board),
             body=body,
         )

@@ -16,7 +16,7 @@ from scoreboard.config import Config
 from scoreboard.errors import Problem
 from scoreboard.model import Principal
 
-_EXPOSED = {"access-control-expose-headers": "ETag, Retry-After"}
+_EXPOSED = {"access-control-expose-headers": "ETag, Retry-After, Scoreboard-Stale"}
 
 
 class Readers:

@@ -20,10 +20,20 @@ import msgspec
 from msgspec import Struct
 
 from scoreboard.client.asking import Asking, ClientError, Credentials, Patience, Refused, Unreachable
-from scoreboard.client.watching import You, messages
+from scoreboard.client.watching import Ear, State, You, newest
 from scoreboard.model import BoardChange, Frame
 
-__all__ = ["BoardChange", "Client", "ClientError", "Frame", "Receipt", "Refused", "Unreachable", "You"]
+__all__ = [
+    "BoardChange",
+    "Client",
+    "ClientError",
+    "Frame",
+    "Receipt",
+    "Refused",
+    "State",
+    "Unreachable",
+    "You",
+]
 
 PATIENCE_SECONDS = 30.0
 """How long a request is tried again before the caller is told."""
@@ -103,23 +113,27 @@ class Client:
         """Show a user under this name. Raises as ``submit`` does."""
         await self.ask("PUT", f"/users/{quote(user, safe='')}", {"name": name})
 
-    async def watch(self, board: str) -> AsyncGenerator[Frame]:
+    def watch(self, board: str, on_state: Ear | None = None) -> AsyncGenerator[Frame]:
         """The board now, and the newest again whenever its visible top changes; never an older one.
 
-        Goes on by itself after whatever happens to the connection.
+        Goes on by itself after whatever happens to the connection, and on a public board without a token that
+        the server has refused. Whoever is slow finds the newest frame, not a row of old ones.
+
+        Args:
+            board: its name.
+            on_state: called at once with each change of the connection, also while the consumer is busy.
 
         Raises:
             Refused: the server will not show it: no such board, or not to you.
         """
-        async for message in messages(self._url, board, self._asking):
-            if isinstance(message, Frame):
-                yield message
+        return newest(Frame, self._url, board, self._asking, on_state)
 
-    async def watch_you(self, board: str) -> AsyncGenerator[You]:
-        """The line of the user whose token this is, now and whenever it changes. Raises as ``watch`` does."""
-        async for message in messages(self._url, board, self._asking):
-            if isinstance(message, You):
-                yield message
+    def watch_you(self, board: str, on_state: Ear | None = None) -> AsyncGenerator[You]:
+        """The line of the user whose token this is, now and whenever it changes. Otherwise as ``watch``.
+
+        Raises ``Refused`` also when the token is.
+        """
+        return newest(You, self._url, board, self._asking, on_state)
 
     async def ask(
         self, method: str, path: str, body: object, wait: int = 0, patience: Patience | None = None

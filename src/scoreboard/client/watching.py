@@ -1,18 +1,22 @@
-"""One board watched over WebSocket: messages of any connection come in, newer frames and own lines go out.
+"""One board watched over WebSocket: messages come in, the newest frame or own line goes out.
 
-It must never give an older board after a newer one, or hurry a server that is just coming back.
+A task reads, whatever the consumer does, and keeps the newest message alone: whoever is slow finds that, not
+a row of old ones. It must never give an older board after a newer one, or hurry a server that is coming back.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator
+from collections import deque
+from collections.abc import AsyncGenerator, Callable
+from contextlib import suppress
+from typing import Literal, TypeVar
 from urllib.parse import quote, urlencode
 
 import msgspec
 from msgspec import Struct
-from websockets.asyncio.client import ClientConnection, connect
+from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 from websockets.typing import Subprotocol
 
@@ -28,9 +32,22 @@ STEADY_SECONDS = 5.0
 PATIENCE_SECONDS = 60.0
 """A server that asks for more patience than this is not taken at its word."""
 
-EXPIRED = 4004
-REFUSALS = {4400: "bad_message", 4401: "invalid_token", 4403: "origin_denied", 4404: "unknown_board"}
-"""What close codes mean that trying again will not make better (all from 4400 to 4499)."""
+EXPIRED, INVALID = 4004, 4401
+REFUSALS = {
+    EXPIRED: "token_expired",
+    4400: "bad_message",
+    INVALID: "invalid_token",
+    4403: "origin_denied",
+    4404: "unknown_board",
+}
+"""What close codes mean that trying again will not make better: all from 4400 to 4499, and an expired token
+without another."""
+
+State = Literal["connecting", "live", "stale", "waiting"]
+"""``live``: what came last is the newest there is. ``stale``: connected, but the server has lost sight of the
+board. ``waiting``: lost, until the next attempt."""
+Ear = Callable[[State], object]
+T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +68,8 @@ class You(Struct, frozen=True, rename="camel", tag="you", tag_field="type"):
 class Heartbeat(Struct, frozen=True, tag="heartbeat", tag_field="type"):
     """Nothing has changed."""
 
+    stale: bool = False
+
 
 class Bye(Struct, frozen=True, rename="camel", tag="bye", tag_field="type"):
     """The server ends the connection, and says when to come back."""
@@ -61,42 +80,121 @@ class Bye(Struct, frozen=True, rename="camel", tag="bye", tag_field="type"):
 _messages = msgspec.json.Decoder(Frame | You | Heartbeat | Bye)
 
 
-async def messages(url: str, board: str, asking: Asking) -> AsyncGenerator[Frame | You]:
-    """Newer frames, and the user's own lines. Raises ``Refused`` when the server will not show the board."""
-    address = f"{url.replace('http', 'ws', 1)}/boards/{quote(board, safe='')}/live"
-    newest: Frame | None = None
-    anonymous = False
-    tries = 0
-    clock = asyncio.get_running_loop().time
-    while True:
-        began, wish = clock(), 0.0
-        query = f"?{urlencode({'epoch': newest.epoch, 'seq': newest.seq})}" if newest else ""
-        try:
-            credentials = None if anonymous else await asking.credentials()
-            async with _connected(address + query) as socket:
-                if credentials:
-                    await socket.send(msgspec.json.encode({"type": "auth", "token": credentials}).decode())
-                async for message in _received(socket):
-                    if isinstance(message, You):
-                        yield message
-                    elif isinstance(message, Bye):
-                        wish = min(message.retry_after / 1000, PATIENCE_SECONDS)
-                    elif isinstance(message, Frame) and _is_newer(message, newest):
-                        newest = message
-                        yield message
-        except (OSError, TimeoutError, WebSocketException) as error:
-            code = error.rcvd.code if isinstance(error, ConnectionClosed) and error.rcvd else 0
-            if 4400 <= code <= 4499:
-                raise Refused(REFUSALS.get(code, "refused"), f"{board} is not shown: {error}") from error
-            # A token that was given as text and has expired is no use; a public board can do without.
-            anonymous = anonymous or (code == EXPIRED and not asking.renewable)
-            if isinstance(error, InvalidStatus):
-                wish = min(_seconds(error), PATIENCE_SECONDS)
-            tries = 0 if clock() - began > STEADY_SECONDS else tries
-            pause = wish or backoff(tries, FIRST_PAUSE_SECONDS, MOST_PAUSE_SECONDS)
-            tries += 1
-            logger.info("lost %s, back in %.1f s: %s", address, pause, error)
-            await asyncio.sleep(pause)
+async def newest(
+    kind: type[T], url: str, board: str, asking: Asking, on_state: Ear | None = None
+) -> AsyncGenerator[T]:
+    """The newest message of this kind, and again whenever a newer one has come since the last was taken.
+
+    Raises ``Refused`` when the server will not show the board, and what ``on_state`` raises.
+    """
+    held: deque[T] = deque(maxlen=1)
+    there = asyncio.Event()
+
+    def take(message: Frame | You) -> None:
+        if isinstance(message, kind):
+            held.append(message)
+            there.set()
+
+    public = kind is not You  # without a name there is no own line
+    reading = asyncio.create_task(_Reading(url, board, asking, take, on_state, public=public).run())
+    reading.add_done_callback(lambda _: there.set())
+    try:
+        while held or not reading.done():
+            await there.wait()
+            there.clear()
+            if held:
+                yield held.popleft()
+        await reading
+    finally:
+        reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
+
+
+class _Reading:
+    """Connects, reads, and connects again, until the server will not show the board."""
+
+    def __init__(
+        self,
+        url: str,
+        board: str,
+        asking: Asking,
+        take: Callable[[Frame | You], None],
+        on_state: Ear | None,
+        *,
+        public: bool,
+    ) -> None:
+        self._address = f"{url.replace('http', 'ws', 1)}/boards/{quote(board, safe='')}/live"
+        self._board, self._asking, self._take, self._on_state = board, asking, take, on_state
+        self._public = public
+        """May it go on without a token that was refused, as a public board can?"""
+        self._anonymous = False
+        self._newest: Frame | None = None
+        self._state: State | None = None
+        self._wish = 0.0
+
+    async def run(self) -> None:
+        """Until ``Refused`` is raised."""
+        clock = asyncio.get_running_loop().time
+        tries = 0
+        while True:
+            began, self._wish = clock(), 0.0
+            self._tell("connecting")
+            try:
+                await self._connect()
+            except (OSError, TimeoutError, WebSocketException) as error:
+                self._judge(error)
+                tries = 0 if clock() - began > STEADY_SECONDS else tries
+                pause = self._wish or backoff(tries, FIRST_PAUSE_SECONDS, MOST_PAUSE_SECONDS)
+                tries += 1
+                logger.info("lost %s, back in %.1f s: %s", self._address, pause, error)
+                self._tell("waiting")
+                await asyncio.sleep(pause)
+
+    async def _connect(self) -> None:
+        """One connection, until it is lost."""
+        known = self._newest
+        query = f"?{urlencode({'epoch': known.epoch, 'seq': known.seq})}" if known else ""
+        credentials = None if self._anonymous else await self._asking.credentials()
+        async with _connected(self._address + query) as socket:
+            if credentials:
+                await socket.send(msgspec.json.encode({"type": "auth", "token": credentials}).decode())
+            while True:
+                # No task: all that has come is read before the consumer gets its turn.
+                async with asyncio.timeout(SILENCE_SECONDS):
+                    message = await socket.recv(decode=False)
+                with suppress(msgspec.ValidationError):  # a newer server may say what we do not know
+                    self._hear(_messages.decode(message))
+
+    def _hear(self, message: Frame | You | Heartbeat | Bye) -> None:
+        if isinstance(message, You):
+            self._take(message)
+        elif isinstance(message, Bye):
+            self._wish = min(message.retry_after / 1000, PATIENCE_SECONDS)
+        elif isinstance(message, Heartbeat):
+            self._tell("stale" if message.stale else "live")
+        else:
+            self._tell("live")
+            if _is_newer(message, self._newest):
+                self._newest = message
+                self._take(message)
+
+    def _judge(self, error: Exception) -> None:
+        """Why was it lost? Raises ``Refused`` if it is no use to come back."""
+        code = error.rcvd.code if isinstance(error, ConnectionClosed) and error.rcvd else 0
+        useless = code == INVALID or (code == EXPIRED and not self._asking.renewable)
+        if useless and not self._anonymous and self._public:
+            self._anonymous = True
+        elif useless or 4400 <= code <= 4499:
+            text = f"{self._board} is not shown: {error}"
+            raise Refused(REFUSALS.get(code, "refused"), text) from error
+        if isinstance(error, InvalidStatus):
+            self._wish = min(_seconds(error), PATIENCE_SECONDS)
+
+    def _tell(self, state: State) -> None:
+        if state != self._state:
+            self._state = state
+            if self._on_state is not None:
+                self._on_state(state)
 
 
 def _connected(address: str) -> connect:
@@ -105,17 +203,7 @@ def _connected(address: str) -> connect:
         subprotocols=[Subprotocol("scoreboard.v1")],
         compression=None,
         ping_interval=None,  # heartbeats tell as much
-        max_queue=1,  # whoever is slow shall find the newest frame, not a row of old ones
     )
-
-
-async def _received(socket: ClientConnection) -> AsyncGenerator[Frame | You | Heartbeat | Bye]:
-    while True:
-        message = await asyncio.wait_for(socket.recv(decode=False), SILENCE_SECONDS)
-        try:
-            yield _messages.decode(message)
-        except msgspec.ValidationError:
-            continue  # a newer server may say what this client does not know
 
 
 def _is_newer(frame: Frame, known: Frame | None) -> bool:

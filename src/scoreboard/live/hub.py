@@ -73,7 +73,6 @@ class Hub:
         self._newest: Frame | None = None
         """The newest frame that came; ahead of ``latest`` while changes are being merged."""
         self._stale = False
-        """Can the board not be followed now?"""
         self._whole: Forms | None = None
         """What tells a client all there is to know; ``None`` while that is nothing."""
         self._beat: Forms | None = None
@@ -101,6 +100,11 @@ class Hub:
     def __len__(self) -> int:
         """Clients that watch."""
         return len(self._clients) - self._tombstones
+
+    @property
+    def stale(self) -> bool:
+        """Can the board not be followed now? Then ``latest`` is the last that is known."""
+        return self._stale
 
     @property
     def json(self) -> bytes | None:

@@ -29,7 +29,7 @@ export class LiveScoreboard extends HTMLElement {
   #parts = drawn();
   #words = new Words();
   #announcer = new Announcer(this.#parts.announcer, this.#words);
-  #status = new Status(this.#parts.status, this.#parts.statusText, this.#announcer);
+  #status = new Status(this.#parts.status, this.#parts.statusText, this.#parts.statusMore, this.#announcer);
   #rows = new Rows(this.#parts.rows, this.#words);
   /** @type {import("./scoreboard.js").Token} */ #token = null;
   /** @type {AbortController | null} while it is in a page */ #life = null;
@@ -241,8 +241,9 @@ function drawn() {
   const title = make("h2", { part: "title", dir: "auto" });
   const players = make("p", { class: "players", part: "players", id: "players" });
   const statusText = make("span", { id: "link-text" }, "Connecting…");
+  const statusMore = make("span", { class: "more" });
   const status = make("p", { class: "link", part: "status connecting", id: "link", "data-state": "connecting" },
-    make("span", { class: "dot", "aria-hidden": "true" }), statusText);
+    make("span", { class: "dot", "aria-hidden": "true" }), make("span", {}, statusText, statusMore));
   const skeleton = make("div", { class: "skeleton", "aria-hidden": "true" });
   const rows = make("tbody", { role: "rowgroup", id: "rows" });
   const table = make("table", { class: "rows", part: "table", role: "table", hidden: true },
@@ -265,7 +266,7 @@ function drawn() {
     make("div", { class: "stage" }, board, make("slot", { name: "aside" })),
     make("footer", { class: "footer", part: "updated" }, updated),
     announcer);
-  return { whole, title, players, status, statusText, skeleton, table, rows, empty, stopped, stoppedTitle, stoppedText, you, board, updated, announcer };
+  return { whole, title, players, status, statusText, statusMore, skeleton, table, rows, empty, stopped, stoppedTitle, stoppedText, you, board, updated, announcer };
 }
 
 // A page may load this from two servers; the first one draws for both.

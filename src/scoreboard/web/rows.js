@@ -7,8 +7,9 @@
 
 import { Row, mayMove } from "./row.js";
 
-/** Longer than this in characters, a score gets a line of its own on a small screen. */
+/** Longer than this in characters, a score gets a line of its own on a small screen, on a very small one. */
 const WIDE_SCORE = 11;
+const LONG_SCORE = 6;
 
 export class Rows {
   #body;
@@ -39,7 +40,7 @@ export class Rows {
     this.#dismiss(new Set(top.map((line) => line.userId)), tops);
     const ties = countedBy(top, (line) => line.rank);
     const best = top[0]?.score ?? 0;
-    let wide = false;
+    let longest = 0;
     let next = this.#body.firstElementChild;
     top.forEach((line, place) => {
       let row = this.#rows.get(line.userId);
@@ -50,11 +51,12 @@ export class Rows {
       if (!first) row.mark(place, entered);
       row.place = place;
       row.describe(line, ties.get(line.rank) > 1, line.userId === me);
-      wide ||= this.#words.number(line.score).length > WIDE_SCORE;
+      longest = Math.max(longest, this.#words.number(line.score).length);
       row.aim(line.score, shareOf(line.score, best, order), moving && !entered);
       if (row.counting) this.#counting.add(row);
     });
-    this.#body.classList.toggle("wide", wide);
+    this.#body.classList.toggle("wide", longest > WIDE_SCORE);
+    this.#body.classList.toggle("long", longest > LONG_SCORE);
 
     if (moving) {
       const end = this.#body.offsetHeight;

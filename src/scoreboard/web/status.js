@@ -20,15 +20,22 @@ const REFUSALS = {
 export class Status {
   #pill;
   #text;
+  #more;
   #announcer;
   /** @type {import("./scoreboard.js").State | null} */ #state = null;
   /** @type {ReturnType<typeof setInterval> | undefined} */ #countdown;
   #known = false;
 
-  /** @param {HTMLElement} pill @param {HTMLElement} text inside it @param {import("./announcer.js").Announcer} announcer */
-  constructor(pill, text, announcer) {
+  /**
+   * @param {HTMLElement} pill
+   * @param {HTMLElement} text inside it
+   * @param {HTMLElement} more after that, where there is room
+   * @param {import("./announcer.js").Announcer} announcer
+   */
+  constructor(pill, text, more, announcer) {
     this.#pill = pill;
     this.#text = text;
+    this.#more = more;
     this.#announcer = announcer;
   }
 
@@ -56,18 +63,19 @@ export class Status {
     const seconds = retryAt === null ? 0 : Math.ceil((retryAt - Date.now()) / 1000);
     const soon = seconds > 0 ? `in ${seconds} s` : "now";
     const offline = !navigator.onLine || tries >= OFFLINE_TRIES;
-    const [look, text] =
+    const [look, text, more = ""] =
       state === "live" ? ["live", "Live"]
-      : state === "stale" ? ["waiting", "Reconnecting to the board"]
+      : state === "stale" ? ["waiting", "Reconnecting", " to the board"]
       : state === "stopped" ? ["stopped", "Stopped"]
       : state === "resting" || state === "closed" ? ["connecting", "Paused"]
-      : state === "waiting" ? (offline ? ["offline", `Offline, trying again ${soon}`] : ["waiting", `Reconnecting ${soon}`])
-      : offline ? ["offline", "Offline, trying again…"]
+      : state === "waiting" ? (offline ? ["offline", "Offline", `, trying again ${soon}`] : ["waiting", `Reconnecting ${soon}`])
+      : offline ? ["offline", "Offline", ", trying again…"]
       : tries > 0 ? ["waiting", "Reconnecting…"]
       : ["connecting", "Connecting…"];
     this.#pill.dataset.state = look;
     this.#pill.part.value = `status ${look}`;
     write(this.#text, text);
+    write(this.#more, more);
   }
 }
 

@@ -8,6 +8,15 @@
 
 const css = String.raw;
 
+/** Scores of so many `em` in a line of their own, below the name. @param {string} rows @param {number} width */
+const stacked = (rows, width) => css`
+  ${rows} .row { height: max(var(--row), 2.7em); align-content: center; row-gap: .05em; }
+  ${rows} .name { font-size: 1em; line-height: 1.15; }
+  ${rows} .rank { grid-row: 1 / 3; }
+  ${rows} :is(.player, .score) { grid-column: 2 / 4; }
+  ${rows} .score { font-size: min(1.1em, (100cqi - 4.8em) / ${width}); }
+`;
+
 export const style = new CSSStyleSheet();
 
 style.replaceSync(css`
@@ -72,7 +81,8 @@ style.replaceSync(css`
 
 /* Masthead: what, how many, and is it live */
 
-.masthead { display: grid; grid-template-columns: minmax(0, 1fr) auto; align-items: center; gap: .2em 1em; padding-bottom: .9em; }
+/* Room for the longest state of the connection is always there: nothing moves when something is wrong. */
+.masthead { display: grid; grid-template-columns: minmax(0, 1fr) 15.5em; align-items: center; gap: .2em 1em; padding-bottom: .9em; }
 .masthead slot[name="title"] { grid-column: 1; }
 h2, ::slotted([slot="title"]) {
   grid-column: 1;
@@ -85,10 +95,11 @@ h2, ::slotted([slot="title"]) {
   text-wrap: balance;
   overflow-wrap: anywhere;
 }
-.players { grid-column: 1; margin: 0; min-height: 1.4em; color: var(--dim); font-variant-numeric: tabular-nums; }
+.players { grid-column: 1; margin: 0; min-height: 1.4em; overflow: hidden; color: var(--dim); font-variant-numeric: tabular-nums; text-overflow: ellipsis; white-space: nowrap; }
 .link {
   grid-column: 2;
   grid-row: 1;
+  justify-self: end;
   display: flex;
   align-items: center;
   gap: .55em;
@@ -100,6 +111,7 @@ h2, ::slotted([slot="title"]) {
   font-size: .875em;
   font-weight: 600;
   font-variant-numeric: tabular-nums;
+  white-space: nowrap;
 }
 .masthead:has(h2[hidden]) .link { grid-row: auto; }
 .dot { flex: none; width: .6em; height: .6em; border-radius: 50%; background: var(--dim); }
@@ -152,9 +164,9 @@ h2, ::slotted([slot="title"]) {
 .row.leaving { position: absolute; left: 0; z-index: -1; }
 .row.mine { outline: 2px solid var(--accent); outline-offset: -2px; }
 
-/* How close to the leader: the slab fills up, with a line below that no text ever crosses. */
+/* How close to the leader: a line below that no text ever crosses, and above it a glow without an edge in the names. */
 .track { position: absolute; inset: 0; z-index: -1; overflow: hidden; border-radius: var(--round); }
-.bar { position: absolute; inset: 0; background: linear-gradient(90deg, transparent, var(--fill)); border-bottom: .1875em solid var(--edge); transform: translateX(-101%); }
+.bar { position: absolute; inset: 0; background: linear-gradient(90deg, transparent, var(--fill) calc(100% - 6em), transparent); border-bottom: .1875em solid var(--edge); transform: translateX(-101%); }
 
 .rank { display: flex; align-items: baseline; line-height: 1; }
 .number, .score { font: 700 1.9em/1 var(--figures); font-variant-numeric: tabular-nums lining-nums; }
@@ -214,9 +226,11 @@ h3 { margin: 0 0 .5em; font: 700 1.5em/1.2 var(--figures); }
   ::slotted([slot="aside"]) { width: 17em; margin: 1.5em 0 0 1.25em; }
 }
 
-/* Narrow: a mark goes below the rank, a very long score below the name. */
+/* Narrow: the connection goes below the title, a mark below the rank, a very long score below the name. */
 @container scoreboard (max-width: 39em) {
-  .link { font-size: .8125em; }
+  .masthead { grid-template-columns: minmax(0, 1fr) auto; }
+  .masthead slot[name="title"], h2, ::slotted([slot="title"]) { grid-column: 1 / -1; }
+  .link { grid-row: auto; font-size: .8125em; }
   .rows tr { grid-template-columns: 2.3em minmax(0, 1fr) auto; column-gap: .75em; padding-inline: .5em .8em; }
   .rows thead tr { grid-template-columns: 3em minmax(0, 1fr) auto; column-gap: .3em; }
   .rows thead th:first-child { letter-spacing: 0; }
@@ -229,10 +243,16 @@ h3 { margin: 0 0 .5em; font: 700 1.5em/1.2 var(--figures); }
   .player { gap: .4em; }
   .name { font-size: 1.0625em; }
   .crown { width: 1.4em; }
-  .wide .row { height: max(var(--row), 3.6em); align-content: center; row-gap: .15em; }
-  .wide .rank { grid-row: 1 / 3; }
-  .wide .player, .wide .score { grid-column: 2 / 4; }
-  .wide .score { font-size: 1.2em; }
+  ${stacked(".wide", 14)}
+}
+
+@container scoreboard (max-width: 24em) {
+  .more { display: none; }
+}
+
+/* Very narrow: every long score below the name. */
+@container scoreboard (max-width: 22em) {
+  ${stacked(".long:not(.wide)", 8)}
 }
 
 @media (prefers-reduced-motion: no-preference) {

@@ -152,14 +152,14 @@ function polling({ address, newest, token }, { heard, lost }) {
   let timer;
   const poll = async () => {
     const answer = await ask(address, { token, etag, signal: ending.signal });
-    if (answer.status === 304) {
-      heard({ type: "heartbeat" });
-    } else if (answer.ok) {
+    if (answer.ok) {
       etag = answer.headers.get("etag");
       heard(await answer.json());
-    } else {
+    } else if (answer.status !== 304) {
       return lost(await refusal(answer));
     }
+    const stale = answer.headers.has("scoreboard-stale");
+    if (stale || !answer.ok) heard({ type: "heartbeat", stale });
     if (user !== null) await look();
     timer = setTimeout(next, POLL_MS * (.75 + Math.random() / 2));
   };
