@@ -407,3 +407,34 @@ def test_the_image_leaves_out_the_engines_alone() -> None:
     lock = text_of("requirements.lock")
     for name in pattern[1].split("|"):
         assert re.search(rf"^{name}==", lock, re.MULTILINE), name
+
+
+def test_every_metric_of_dashboard_and_alerts_exists() -> None:
+    series = {
+        sample + ending
+        for family in REGISTRY.collect()
+        if family.name.startswith("scoreboard_")
+        for sample in [family.name + ("_total" if family.type == "counter" else "")]
+        for ending in (("_bucket", "_sum", "_count") if family.type == "histogram" else ("",))
+    }
+    dashboard = json.loads(text_of("deploy/grafana.json"))
+    shown = {
+        name
+        for panel in dashboard["panels"]
+        for target in panel["targets"]
+        for name in re.findall(r"scoreboard_\w+", target["expr"])
+    }
+    assert len(shown) >= 20
+    assert shown <= series
+    rules = re.findall(r"^ +expr: (.*)$", text_of("deploy/alerts.yml"), re.MULTILINE)
+    assert len(rules) >= 10
+    for rule in rules:
+        assert set(re.findall(r"scoreboard_\w+", rule)) <= series, rule
+
+
+def test_every_alarm_has_its_section_and_says_what_to_do() -> None:
+    alarms = re.findall(r"^ +- alert: (\w+)$", text_of("deploy/alerts.yml"), re.MULTILINE)
+    text = section(text_of("docs/operations.md"), "## Alarms")
+    assert re.findall(r"^### (\w+)$", text, re.MULTILINE) == alarms
+    for alarm in alarms:
+        assert len(section(text, f"### {alarm}").split()) > 15, alarm

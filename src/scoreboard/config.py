@@ -125,6 +125,8 @@ class Config(Strict, frozen=True, kw_only=True):
     timezone: str = "UTC"
     namespace: Annotated[str, Meta(pattern="^[a-z0-9_-]{1,32}$")] = "scoreboard"
     """Names the log and begins the board's keys: deployments that share a NATS or a Redis differ in it."""
+    durability: Literal["full", "relaxed"] = "full"
+    """``relaxed``: run on engines that may lose with the power what they said is on disk, and say so."""
     actions: dict[str, Action] = field(default_factory=lambda: {"point": Action(points=1)})
     boards: dict[str, Board] = field(default_factory=lambda: {"main": Board()})
     auth: Auth = field(default_factory=Auth)
@@ -321,7 +323,7 @@ def _settings() -> dict[str, tuple[str, str, Any]]:
     """Variable: (section, key, type), for every setting that is a value or a list of values."""
     found = {}
     for item in msgspec.structs.fields(Config):
-        if item.name in ("timezone", "namespace"):
+        if item.name in ("timezone", "namespace", "durability"):
             found[f"{PREFIX}{item.name}".upper()] = ("", item.name, item.type)
         elif item.name in _TABLES:
             for one in msgspec.structs.fields(item.type):

@@ -37,6 +37,8 @@ ANSWER_SECONDS = 10.0  # a read that takes longer is given up; nothing here is m
 # An applying session that says nothing for this long is ended by the server: a stopped worker loses its lock
 # to a living one, and the cursor fences what it may still try.
 SILENCE_MILLISECONDS = 4_000
+# Of every session of ours: nothing that it says is done may be lost with the power.
+SESSION = {"application_name": "scoreboard", "jit": "off", "synchronous_commit": "on", "timezone": "UTC"}
 CHUNK_ROWS = 1_000  # rows a step when a board is read whole: bounds memory, and how long Redis is kept busy
 LOCK_CLASS = 0x5C0E  # our advisory locks among others' in the same database
 MIGRATION_LOCK = -1
@@ -74,9 +76,9 @@ async def connect(url: str, *, applying: bool = False) -> asyncpg.Connection[asy
     Raises:
         DatabaseUnavailable: it cannot be reached or refuses us.
     """
-    settings = {"application_name": "scoreboard", "jit": "off", "synchronous_commit": "on", "timezone": "UTC"}
+    settings = SESSION
     if applying:
-        settings |= {
+        settings = SESSION | {
             "application_name": "scoreboard worker",
             "idle_session_timeout": str(SILENCE_MILLISECONDS),
             "idle_in_transaction_session_timeout": str(SILENCE_MILLISECONDS),
@@ -136,7 +138,7 @@ class Database:
             max_size=POOL_SIZE,
             timeout=CONNECT_SECONDS,
             command_timeout=ANSWER_SECONDS,
-            server_settings={"application_name": "scoreboard", "jit": "off", "timezone": "UTC"},
+            server_settings=SESSION,
         )
         # With min_size=0 nothing is connected here: a role starts, and accepts, with the database away.
         async with pool:
@@ -161,6 +163,11 @@ class Database:
         """Bring the schema up to this version."""
         async with self.connection() as connection:
             await migrate(connection)
+
+    async def durability(self) -> dict[str, str]:
+        """The settings that decide whether a commit survives the power, as our sessions see them."""
+        async with self.connection() as connection:
+            return dict(await connection.fetch(STATEMENTS["durability"]))  # type: ignore[arg-type]
 
     async def log(self) -> str | None:
         """The identity of the log that has been read; ``None`` if none has."""

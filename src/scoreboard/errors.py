@@ -47,6 +47,9 @@ class Unavailable(ScoreboardError):
 class QueueFull(Unavailable):
     """The queue is full. Try again later."""
 
+    retry_after: int | None = None
+    """Seconds after which there should be room, where that is known."""
+
 
 class DatabaseUnavailable(Unavailable):
     """The database does not answer. Try again."""

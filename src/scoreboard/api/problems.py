@@ -33,7 +33,7 @@ def problem_of(error: Exception) -> Problem:
     if isinstance(error, Problem):
         return error
     if isinstance(error, QueueFull):
-        return Problem("queue_full", str(error), retry_after=RETRY_SECONDS)
+        return Problem("queue_full", str(error), retry_after=error.retry_after or RETRY_SECONDS)
     if isinstance(error, Unavailable):
         return Problem("unavailable", retry_after=RETRY_SECONDS)
     if isinstance(error, HTTPException) and error.status_code < 500:
