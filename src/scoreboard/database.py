@@ -1,7 +1,8 @@
 """The database: ledger, totals and cursor (PostgreSQL). The truth, of which the board is a picture.
 
 In come reads of events, users, keys and board rows; the applying transaction itself is in ``ledger.py``.
-Out go values of the model. Driver exceptions leave this module as ``DatabaseUnavailable`` only.
+Out go values of the model. Driver exceptions leave this module as ``DatabaseUnavailable``, or for a wrong
+URL ``ConfigurationError``.
 It must never change a row of ``events``, nor a total without the event that explains it.
 """
 
@@ -18,7 +19,7 @@ from uuid import UUID
 import asyncpg
 
 from scoreboard import sql
-from scoreboard.errors import DatabaseUnavailable
+from scoreboard.errors import ConfigurationError, DatabaseUnavailable
 from scoreboard.model import Row
 
 if TYPE_CHECKING:
@@ -49,6 +50,8 @@ def translated() -> Iterator[None]:
     """Driver exceptions as ours: what may heal is ``DatabaseUnavailable``; a fault of ours stays."""
     try:
         yield
+    except asyncpg.exceptions.ClientConfigurationError as error:
+        raise ConfigurationError(f"SCOREBOARD_DATABASE_URL: {error}") from error
     except (OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
         raise DatabaseUnavailable(f"The database does not answer: {error!r}") from error
     except asyncpg.PostgresError as error:
