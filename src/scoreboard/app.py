@@ -73,6 +73,8 @@ TELLING_CONNECTIONS = 100  # at a worker's own port: probes and Prometheus
 HEADERS = [("x-content-type-options", "nosniff"), ("referrer-policy", "no-referrer")]
 
 
+# Of a request, given by who sends it: at most 40 characters, which no credential of ours fits into.
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,40}")
 _USER_PATH = re.compile(rb"(/users/|/boards/[^/]+/users/)(.+?)(/events)?", re.DOTALL)
 
 
@@ -82,6 +84,18 @@ class Settings(Struct, frozen=True, kw_only=True):
     config: Config
     environment: Environment
     demo: bool = False
+
+
+def _naming(request_id: bytes, send: Any) -> Any:
+    """``send``, so that answer and log bear the request's id."""
+    logs.REQUEST.set(request_id.decode())
+
+    async def named(message: Any) -> None:
+        if message["type"] == "http.response.start":
+            message["headers"] = [*message["headers"], (b"x-request-id", request_id)]
+        await send(message)
+
+    return named
 
 
 class Application:
@@ -109,11 +123,13 @@ class Application:
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Answer one request."""
-        for name, _ in scope["headers"]:
+        answer = self._answer
+        for name, value in scope["headers"]:
             if name == b"origin":
-                await self._cross_origin(scope, receive, send)
-                return
-        await self._answer(scope, receive, send)
+                answer = self._cross_origin
+            elif name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
+                send = _naming(value, send)
+        await answer(scope, receive, send)
 
     async def _answer(self, scope: Any, receive: Any, send: Any) -> None:
         door = self._door

@@ -131,6 +131,8 @@ class Problem(ScoreboardError):
         self.detail = detail
         self.event_id = event_id
         self.retry_after = retry_after
+        self.request_id: str | None = None
+        """Made for this answer, so that its line in the log can be found."""
         self.extra = extra or {}
         super().__init__(f"{code}: {detail or self.title}")
 

@@ -129,9 +129,7 @@ class UpdateScore:
         try:
             await self._commit.accept(update, wanted=wanted)
         except Exception as error:
-            problem = problem_of(error)
-            problem.event_id = str(UUID(update.event_id))
-            raise problem from error
+            raise problem_of(error, str(UUID(update.event_id))) from error
         self._outcomes.remember(update.event_id, update.user)
 
     async def submit_all(
