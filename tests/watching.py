@@ -15,7 +15,7 @@ import uvicorn
 
 from scoreboard import board as ranking
 from scoreboard.api.deadlines import Deadlines, http
-from scoreboard.api.health import Engines
+from scoreboard.api.health import EngineStates
 from scoreboard.api.services import Services
 from scoreboard.app import Application
 from scoreboard.auth import Auth
@@ -99,7 +99,7 @@ async def serving(
         running = tasks.create_task(members.run())
         hubs = Hubs(config, members)
         deadlines = Deadlines(connections, patience, tick=patience / 10)
-        engines = Engines(config, database, board, None, ())
+        engines = EngineStates(config, database, board, None, ())
         app = Application(
             Services(config=config, database=database, board=board, hubs=hubs, auth=auth, engines=engines)
         )

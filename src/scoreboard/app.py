@@ -182,7 +182,7 @@ async def serve(
             board=board,
             hubs=hubs,
             auth=auth,
-            engines=health.Engines(config, database, board, None, ()),
+            engines=health.EngineStates(config, database, board, None, ()),
             live=live,
             demo=settings.demo,
         )
@@ -291,7 +291,7 @@ async def _accepting(
         board=services.board,
         hubs=services.hubs,
         auth=services.auth,
-        engines=health.Engines(config, database, services.board, queue, ("queue",)),
+        engines=health.EngineStates(config, database, services.board, queue, ("queue",)),
         live=services.live,
         door=UpdateScore(services.auth, policy, commit, outcomes),
         policy=policy,
@@ -323,7 +323,7 @@ async def work(
         sealer = Sealer(secret_of(settings), settings.environment.secret_previous)
         refresher = Refresher(config, database, board, queue, sealer)
         worker = Worker(config, settings.environment.database, queue, sealer, refresher)
-        engines = health.Engines(config, database, board, queue, ("database", "queue"))
+        engines = health.EngineStates(config, database, board, queue, ("database", "queue"))
         told = Litestar(health.routes(config, engines), openapi_config=None, logging_config=None)
         deadlines = Deadlines(TELLING_CONNECTIONS)
         stack.callback(deadlines.close)

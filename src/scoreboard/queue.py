@@ -295,7 +295,7 @@ class Queue:
                 return None
             await self._there()  # raises what is so, unless we have no permission to ask: no answer, too
             return None
-        data: dict[str, Any] = json.loads(answer.data)["data"]
+        data: dict[str, Any] | None = json.loads(answer.data).get("data")
         return data
 
     def subject(self, partition: int) -> str:

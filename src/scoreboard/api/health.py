@@ -28,7 +28,7 @@ KEEP_SECONDS = 0.25  # an answer is given again for this long: the engines are n
 LOOK_SECONDS = 5.0  # how often they are asked for the metrics, though nobody probes
 
 
-class Engines:
+class EngineStates:
     """The engines as one process sees them."""
 
     def __init__(
@@ -75,7 +75,7 @@ class Engines:
         return "full" if (await queue.state()).full else "ok"
 
 
-def routes(config: Config, engines: Engines, hubs: Iterable[Hub] = ()) -> list[HTTPRouteHandler]:
+def routes(config: Config, engines: EngineStates, hubs: Iterable[Hub] = ()) -> list[HTTPRouteHandler]:
     """The handlers."""
 
     @get("/health/live", summary="Does this process answer?", sync_to_thread=False)

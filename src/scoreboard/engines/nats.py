@@ -124,16 +124,19 @@ class Nats(Server):
     async def _heal(self) -> None:
         async with contextlib.AsyncExitStack() as stack:
             queue: Queue | None = None
+            before: str | None = None
             while True:
                 await asyncio.sleep(LOOK_SECONDS)
+                last, before = before, None
                 try:
                     if queue is None:
                         queue = await stack.enter_async_context(Queue.open(self.url, "", "supervisor"))
-                    flaw = await queue.flaw()
-                except Unavailable:
+                    before = flaw = await queue.flaw()
+                    room = shutil.disk_usage(self.folder).free
+                except (Unavailable, OSError):
                     continue  # it is just being started, or has died: then it is started again anyway
-                if flaw is None or shutil.disk_usage(self.folder).free < ROOM:
-                    continue
+                if flaw is None or last is None or room < ROOM:
+                    continue  # fine, or perhaps only for this moment, or no room yet
                 logger.error("NATS cannot write, and there is room; starting it again: %s", flaw)
                 assert self.process is not None, "started before watched"  # noqa: S101
                 await self.process.stop(self.stop_signal, STOP_SECONDS)
