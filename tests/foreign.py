@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import signal
 from collections.abc import AsyncIterator
@@ -78,6 +79,7 @@ async def nats_configured(folder: Path, text: str, port: int) -> AsyncIterator[a
         await until(there)
         yield process
     finally:
-        process.send_signal(signal.SIGCONT)
-        process.terminate()
+        with contextlib.suppress(ProcessLookupError):
+            process.send_signal(signal.SIGCONT)
+            process.terminate()
         await asyncio.wait_for(process.wait(), SECONDS)

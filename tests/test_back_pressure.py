@@ -27,7 +27,7 @@ from scoreboard.config import Config
 from scoreboard.config import Queue as QueueTable
 from scoreboard.engines import folder
 from scoreboard.envelope import Sealer
-from scoreboard.errors import QueueFull
+from scoreboard.errors import QueueFull, Unavailable
 from scoreboard.group_commit import RETRY_MOST, WAITING_ENTRIES, GroupCommit
 from scoreboard.model import Rename
 from scoreboard.queue import Queue
@@ -153,6 +153,31 @@ async def test_a_queue_that_hangs_is_answered_503_within_a_second_whoever_waits(
         await until(accepts)
 
 
+@pytest.mark.parametrize("how", ["we are told to stop", "the connection breaks"])
+async def test_what_is_in_flight_when_it_ends_is_never_said_to_be_accepted(
+    deployment: Deployment, tmp_path: Path, how: str
+) -> None:
+    async with (
+        nats_server(tmp_path, SYNCING, TELLING) as (url, nats),
+        Queue.open(url, deployment.name, "test") as queue,
+    ):
+        await queue.ensure(partitions=1, max_bytes=1 << 26, replicas=1, known=None)
+        commit = GroupCommit(queue, Sealer("s" * 32), partitions=1, catalogue="c", inbox="")
+        running = asyncio.create_task(commit.run())
+        await commit.accept(Rename(b"1" * 16, "ann", "Ann", "user:ann"))
+        nats.send_signal(signal.SIGSTOP)
+        in_flight = commit.accept(Rename(b"2" * 16, "ann", "Ann", "user:ann"))
+        await asyncio.sleep(0)  # it is on its way
+        if how == "the connection breaks":
+            nats.kill()
+        else:
+            running.cancel()
+        with pytest.raises(Unavailable):
+            await asyncio.wait_for(in_flight, 1.0 + SLACK_SECONDS)
+        running.cancel()
+        await asyncio.wait([running])
+
+
 async def test_without_the_database_updates_are_accepted_until_the_log_is_full_and_then_refused(
     deploy: Deploy,
 ) -> None:
@@ -177,6 +202,12 @@ async def test_without_the_database_updates_are_accepted_until_the_log_is_full_a
         assert (refused.status_code, refused.json()["code"]) == (503, "queue_full")
         assert 1 <= int(refused.headers["retry-after"]) <= 30
         assert refused.elapsed.total_seconds() < 0.5 + SLACK_SECONDS
+
+        async def later_the_longer_it_lasts() -> bool:
+            answer = await submit(client, "ann", "point:more", wait=0)
+            return 1 < int(answer.headers["retry-after"]) <= RETRY_MOST
+
+        await until(later_the_longer_it_lasts)
 
         async def told() -> bool:
             ready = await client.get("/health/ready")
