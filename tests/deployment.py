@@ -37,7 +37,7 @@ class Deployment:
             config = msgspec.structs.replace(config, rate_limits=RateLimits(enabled=False))
         self.config = msgspec.structs.replace(config, namespace=name)
         self.database_url = _with_path(urls.database, name)
-        self._admin_url = urls.database
+        self.admin_url = urls.database
         self.environment = Environment(
             database_url=self.database_url,
             queue_url=urls.queue,
@@ -104,7 +104,7 @@ class Deployment:
         await self._administer(f'DROP DATABASE IF EXISTS "{self.name}" WITH (FORCE)')
 
     async def _administer(self, statement: str) -> None:
-        connection = await asyncpg.connect(self._admin_url)
+        connection = await asyncpg.connect(self.admin_url)
         try:
             await connection.execute(statement)
         finally:

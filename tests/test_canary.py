@@ -46,7 +46,7 @@ async def test_no_credential_is_in_any_log_metric_or_answer(tmp_path: Path) -> N
         answers: list[str] = []
         async with httpx.AsyncClient(base_url=url, timeout=20) as client:
             for one in credentials:
-                who = {"authorization": f"Bearer {one}"}
+                who = {"authorization": f"Bearer {one}", "x-request-id": one}
                 for method, path, headers, body in (
                     ("POST", "/update-score", who, {"userId": "ann", "actionId": grant.strip()}),
                     ("POST", "/update-score", who, {"userId": "bob", "actionId": one}),

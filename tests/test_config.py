@@ -170,3 +170,37 @@ def test_a_variable_of_a_grant_issuers_secret_may_have_our_prefix(tmp_path: Path
     (issuer,) = loaded(tmp_path, text, SCOREBOARD_GRANT_X="x" * 32).auth.grant_issuers
     assert issuer.secret == "x" * 32
     environment({"SCOREBOARD_GRANT_X": "x" * 32})
+
+
+GOOD = {
+    "database": [
+        "postgresql://u:p@h/n",
+        "postgresql://u:p@/n?host=%2Frun&port=5432",
+        "postgres://a:1,b:2/n",
+        "postgresql://[::1]:5432/n",
+    ],
+    "queue": ["nats://u:p@h:4222", "tls://h", "nats://[::1]:4222"],
+    "board": ["redis://h", "rediss://:p@h:6379/0", "unix://:p@/run/valkey.sock?db=0"],
+}
+NONSENSE = [
+    "x",
+    "http://h",
+    "h:1",
+    "nats:",
+    "redis://",
+    "postgresql://h:port/n",
+    "nats://u:hush/1@h:4222",
+    " ",
+]
+
+
+@pytest.mark.parametrize("engine", GOOD)
+def test_a_url_of_an_engine_is_one_and_what_is_none_is_not_repeated(engine: str) -> None:
+    variable = f"SCOREBOARD_{engine.upper()}_URL"
+    for url in GOOD[engine]:
+        environment({variable: url})
+    others = [url for other, urls in GOOD.items() if other != engine for url in urls]
+    for url in (*NONSENSE, *others, GOOD[engine][0] + " x"):
+        with pytest.raises(ConfigurationError, match=rf"^{variable} is not a URL like \w+://") as error:
+            environment({variable: url})
+        assert "hush" not in str(error.value)

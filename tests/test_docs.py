@@ -46,6 +46,7 @@ TEXTS = [
 ]
 SERVED = "http://127.0.0.1:8000"  # where the documents suppose that it serves
 CODE = r"`([^`]+)`"
+VALUES = {f"SCOREBOARD_{name.upper()}": example for name, (_, example) in config._URLS.items()}
 
 
 def text_of(name: str) -> str:
@@ -127,7 +128,9 @@ def test_every_variable_is_documented_and_each_documented_one_exists() -> None:
     }
     assert set(documented) == places | settings
     for variable in documented:
-        config.environment({variable: "x" * issuers.SECRET_BYTES})  # raises for one that means nothing
+        config.environment(
+            {variable: VALUES.get(variable, "x" * issuers.SECRET_BYTES)}
+        )  # raises for one that means nothing
     for item in msgspec.structs.fields(config.Config):
         inner = item.type if inspect.isclass(item.type) and issubclass(item.type, msgspec.Struct) else None
         for one in msgspec.structs.fields(inner) if inner else ():
@@ -141,7 +144,7 @@ def test_variables_named_anywhere_exist() -> None:
             continue
         for variable in set(re.findall(r"\bSCOREBOARD_[A-Z_]+\b", path.read_text())):
             if not variable.endswith("_"):
-                config.environment({variable: "x" * issuers.SECRET_BYTES})
+                config.environment({variable: VALUES.get(variable, "x" * issuers.SECRET_BYTES)})
 
 
 def test_every_error_code_is_documented_with_its_status() -> None:
@@ -407,3 +410,34 @@ def test_the_image_leaves_out_the_engines_alone() -> None:
     lock = text_of("requirements.lock")
     for name in pattern[1].split("|"):
         assert re.search(rf"^{name}==", lock, re.MULTILINE), name
+
+
+def test_every_metric_of_dashboard_and_alerts_exists() -> None:
+    series = {
+        sample + ending
+        for family in REGISTRY.collect()
+        if family.name.startswith("scoreboard_")
+        for sample in [family.name + ("_total" if family.type == "counter" else "")]
+        for ending in (("_bucket", "_sum", "_count") if family.type == "histogram" else ("",))
+    }
+    dashboard = json.loads(text_of("deploy/grafana.json"))
+    shown = {
+        name
+        for panel in dashboard["panels"]
+        for target in panel["targets"]
+        for name in re.findall(r"scoreboard_\w+", target["expr"])
+    }
+    assert len(shown) >= 20
+    assert shown <= series
+    rules = re.findall(r"^ +expr: (.*)$", text_of("deploy/alerts.yml"), re.MULTILINE)
+    assert len(rules) >= 10
+    for rule in rules:
+        assert set(re.findall(r"scoreboard_\w+", rule)) <= series, rule
+
+
+def test_every_alarm_has_its_section_and_says_what_to_do() -> None:
+    alarms = re.findall(r"^ +- alert: (\w+)$", text_of("deploy/alerts.yml"), re.MULTILINE)
+    text = section(text_of("docs/operations.md"), "## Alarms")
+    assert re.findall(r"^### (\w+)$", text, re.MULTILINE) == alarms
+    for alarm in alarms:
+        assert len(section(text, f"### {alarm}").split()) > 15, alarm

@@ -335,6 +335,15 @@ async def test_an_odd_path_works(data: Path) -> None:
         await write(urls, "one")
 
 
+async def test_a_log_from_before_the_account_had_a_name_is_taken_over(data: Path) -> None:
+    async with started(data) as (_, urls):
+        await write(urls, "one")
+    streams = data / "nats" / "jetstream"
+    (streams / "SCOREBOARD").rename(streams / "$G")
+    async with started(data) as (_, urls):
+        assert await read(urls) == (["one"], 1)
+
+
 async def test_an_engine_given_by_url_is_not_started(data: Path) -> None:
     async with started(data / "a") as (_, urls):
         environment = Environment(database_url=urls.database, board_url=urls.board)

@@ -160,6 +160,14 @@ async def test_the_configuration_is_checked_before_anything_starts(tmp_path: Pat
     status, _, err = await run("check", cwd=tmp_path, settings={"SCOREBOARD_QUEU_URL": "x"})
     assert status == 78
     assert "did you mean 'SCOREBOARD_QUEUE_URL'?" in err
+    for role, variable, url in (
+        ("up", "SCOREBOARD_QUEUE_URL", "localhost:4222"),
+        ("api", "SCOREBOARD_DATABASE_URL", "mysql://h/n"),
+        ("worker", "SCOREBOARD_BOARD_URL", "redis://h:port"),
+    ):
+        status, out, err = await run(role, cwd=tmp_path, settings={variable: url})
+        assert (status, out) == (78, "")
+        assert re.fullmatch(rf"scoreboard: {variable} is not a URL like .*\n", err)
 
 
 async def test_every_process_has_its_name_and_may_be_killed_at_any_moment(

@@ -15,6 +15,7 @@ import uvicorn
 
 from scoreboard import board as ranking
 from scoreboard.api.deadlines import Deadlines, http
+from scoreboard.api.health import EngineStates
 from scoreboard.api.services import Services
 from scoreboard.app import Application
 from scoreboard.auth import Auth
@@ -99,7 +100,10 @@ async def serving(
         running = tasks.create_task(members.run())
         hubs = Hubs(config, members)
         deadlines = Deadlines(connections, patience, tick=patience / 10)
-        app = Application(Services(config=config, database=database, board=board, hubs=hubs, auth=auth))
+        engines = EngineStates(config, database, board, None, ())
+        app = Application(
+            Services(config=config, database=database, board=board, hubs=hubs, auth=auth, engines=engines)
+        )
         settings = {"ws": protocol(hubs), "http": http(deadlines), "lifespan": "off", "log_config": None}
         server = uvicorn.Server(uvicorn.Config(app, **settings))  # type: ignore[arg-type]
         with socket.create_server(("127.0.0.1", 0)) as sock:

@@ -47,6 +47,8 @@ from scoreboard.auth.tokens import Tokens
 from scoreboard.board import Board
 from scoreboard.config import Config, Environment, environment, load
 from scoreboard.database import Database
+from scoreboard.durability import HEADERS as RELAXED
+from scoreboard.durability import gate
 from scoreboard.envelope import Sealer
 from scoreboard.errors import (
     EX_CONFIG,
@@ -66,10 +68,13 @@ logger = logging.getLogger(__name__)
 
 DRAIN_SECONDS = 8  # how long open requests may take to end; the supervisor kills after 10
 KEEP_ALIVE_SECONDS = 75
+TELLING_CONNECTIONS = 100  # at a worker's own port: probes and Prometheus
 # On every answer. What a page may load is said with the page.
 HEADERS = [("x-content-type-options", "nosniff"), ("referrer-policy", "no-referrer")]
 
 
+# Of a request, given by who sends it: at most 40 characters, which no credential of ours fits into.
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,40}")
 _USER_PATH = re.compile(rb"(/users/|/boards/[^/]+/users/)(.+?)(/events)?", re.DOTALL)
 
 
@@ -79,6 +84,18 @@ class Settings(Struct, frozen=True, kw_only=True):
     config: Config
     environment: Environment
     demo: bool = False
+
+
+def _naming(request_id: bytes, send: Any) -> Any:
+    """``send``, so that answer and log bear the request's id."""
+    logs.REQUEST.set(request_id.decode())
+
+    async def named(message: Any) -> None:
+        if message["type"] == "http.response.start":
+            message["headers"] = [*message["headers"], (b"x-request-id", request_id)]
+        await send(message)
+
+    return named
 
 
 class Application:
@@ -94,7 +111,7 @@ class Application:
             *moderation.routes(services),
             *boards.routes(services, readers),
             *(streams.routes(services, readers) if services.live else []),
-            *health.routes(services),
+            *health.routes(services.config, services.engines, services.hubs),
             *demo_routes.routes(services),
         ]
         self._rest = Litestar(
@@ -106,11 +123,13 @@ class Application:
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Answer one request."""
-        for name, _ in scope["headers"]:
+        answer = self._answer
+        for name, value in scope["headers"]:
             if name == b"origin":
-                await self._cross_origin(scope, receive, send)
-                return
-        await self._answer(scope, receive, send)
+                answer = self._cross_origin
+            elif name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
+                send = _naming(value, send)
+        await answer(scope, receive, send)
 
     async def _answer(self, scope: Any, receive: Any, send: Any) -> None:
         door = self._door
@@ -158,28 +177,21 @@ async def serve(
         auth = authenticating(settings, database, tasks, owned)
         hubs = following(config, board, auth, tasks, owned)
         services = Services(
-            config=config, database=database, board=board, hubs=hubs, auth=auth, live=live, demo=settings.demo
+            config=config,
+            database=database,
+            board=board,
+            hubs=hubs,
+            auth=auth,
+            engines=health.EngineStates(config, database, board, None, ()),
+            live=live,
+            demo=settings.demo,
         )
         if api:
             services = await _accepting(settings, services, stack, tasks, owned)
+        owned.append(tasks.create_task(services.engines.run(), name="engines"))
         deadlines = Deadlines(config.live.connections)
         stack.callback(deadlines.close)
-        server = Server(
-            uvicorn.Config(
-                Application(services),
-                ws=protocol(hubs) if live else "none",  # type: ignore[arg-type]  # a factory will do
-                http=http(deadlines),  # type: ignore[arg-type]  # a factory will do
-                loop="none",
-                lifespan="off",
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                headers=HEADERS,
-                proxy_headers=False,  # auth/proxies.py knows, for WebSockets too
-                timeout_keep_alive=KEEP_ALIVE_SECONDS,
-                timeout_graceful_shutdown=DRAIN_SECONDS,
-            )
-        )
+        server = http_server(config, Application(services), deadlines, protocol(hubs) if live else "none")
 
         async def end() -> None:
             await stop.wait()
@@ -194,6 +206,26 @@ async def serve(
         for task in owned:
             task.cancel()
         hubs.close()
+
+
+def http_server(config: Config, application: Any, deadlines: Deadlines, ws: Any = "none") -> Server:
+    """uvicorn, with our deadlines, and our WebSockets if there are any."""
+    return Server(
+        uvicorn.Config(
+            application,
+            ws=ws,
+            http=http(deadlines),  # type: ignore[arg-type]  # a factory will do
+            loop="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            headers=HEADERS + (RELAXED if config.durability == "relaxed" else []),
+            proxy_headers=False,  # auth/proxies.py knows, for WebSockets too
+            timeout_keep_alive=KEEP_ALIVE_SECONDS,
+            timeout_graceful_shutdown=DRAIN_SECONDS,
+        )
+    )
 
 
 def authenticating(
@@ -260,6 +292,7 @@ async def _accepting(
         board=services.board,
         hubs=services.hubs,
         auth=services.auth,
+        engines=health.EngineStates(config, database, services.board, queue, ("queue",)),
         live=services.live,
         door=UpdateScore(services.auth, policy, commit, outcomes),
         policy=policy,
@@ -271,8 +304,13 @@ async def _accepting(
     )
 
 
-async def work(settings: Settings, stop: asyncio.Event, started: asyncio.Event) -> None:
-    """Apply the log, until ``stop``; a log that is not the database's ends it (``LogMismatch``, grouped)."""
+async def work(
+    settings: Settings, stop: asyncio.Event, started: asyncio.Event, sock: socket.socket | None = None
+) -> None:
+    """Apply the log, until ``stop``; a log that is not the database's ends it (``LogMismatch``, grouped).
+
+    With a listening socket it tells there how it is.
+    """
     config = settings.config
     async with AsyncExitStack() as stack:
         database = await stack.enter_async_context(Database.open(settings.environment.database))
@@ -286,23 +324,33 @@ async def work(settings: Settings, stop: asyncio.Event, started: asyncio.Event) 
         sealer = Sealer(secret_of(settings), settings.environment.secret_previous)
         refresher = Refresher(config, database, board, queue, sealer)
         worker = Worker(config, settings.environment.database, queue, sealer, refresher)
+        engines = health.EngineStates(config, database, board, queue, ("database", "queue"))
+        told = Litestar(health.routes(config, engines), openapi_config=None, logging_config=None)
+        deadlines = Deadlines(TELLING_CONNECTIONS)
+        stack.callback(deadlines.close)
+        server = http_server(config, told, deadlines)
 
         async with asyncio.TaskGroup() as tasks:
             applying = [
                 tasks.create_task(refresher.run(), name="refresh the boards"),
                 tasks.create_task(worker.run(), name="apply the log"),
+                tasks.create_task(engines.run(), name="engines"),
             ]
+            if sock is not None:
+                tasks.create_task(server.serve(sockets=[sock]), name="tell how it is")
             started.set()
             await stop.wait()
+            server.should_exit = True
             for task in applying:
                 task.cancel()
 
 
 async def ensure_log(queue: Queue, config: Config, database: Database) -> None:
-    """Make the log if there is none and the database has read none.
+    """Make the log if there is none and the database has read none, once the durability gate is passed.
 
     Nothing is accepted before the database has said so: an update in another log would be lost.
     """
+    await gate(config, queue, database)
     settings = config.queue
     await queue.ensure(
         partitions=settings.partitions,
@@ -331,7 +379,7 @@ def run_role(role: str, settings: Settings, sock: socket.socket | None = None, u
 
         async def play() -> None:
             if role == "worker":
-                await work(settings, stop, started)
+                await work(settings, stop, started, sock)
             elif role == "demo":
                 await demo.play(settings.environment.database, url, stop)
             else:

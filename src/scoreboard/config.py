@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -125,6 +126,8 @@ class Config(Strict, frozen=True, kw_only=True):
     timezone: str = "UTC"
     namespace: Annotated[str, Meta(pattern="^[a-z0-9_-]{1,32}$")] = "scoreboard"
     """Names the log and begins the board's keys: deployments that share a NATS or a Redis differ in it."""
+    durability: Literal["full", "relaxed"] = "full"
+    """``relaxed``: run on engines that may lose with the power what they said is on disk, and say so."""
     actions: dict[str, Action] = field(default_factory=lambda: {"point": Action(points=1)})
     boards: dict[str, Board] = field(default_factory=lambda: {"main": Board()})
     auth: Auth = field(default_factory=Auth)
@@ -152,6 +155,8 @@ class Environment(Struct, frozen=True, kw_only=True):
     database_url: str | None = None
     queue_url: str | None = None
     board_url: str | None = None
+    key: str | None = None
+    """A service's key, for the commands that report actions elsewhere."""
     secret: str | None = None
     secret_previous: str | None = None
     config: str | None = None
@@ -160,24 +165,56 @@ class Environment(Struct, frozen=True, kw_only=True):
     @property
     def database(self) -> str:
         """The database's URL. Raises ``ConfigurationError`` if there is none."""
-        return _required(self.database_url, "SCOREBOARD_DATABASE_URL", "postgresql://user@host/name")
+        return _required(self, "database_url")
 
     @property
     def queue(self) -> str:
         """The queue's URL. Raises ``ConfigurationError`` if there is none."""
-        return _required(self.queue_url, "SCOREBOARD_QUEUE_URL", "nats://user:password@host:4222")
+        return _required(self, "queue_url")
 
     @property
     def board(self) -> str:
         """The board's URL. Raises ``ConfigurationError`` if there is none."""
-        return _required(self.board_url, "SCOREBOARD_BOARD_URL", "redis://host:6379/0")
+        return _required(self, "board_url")
 
 
-def _required(value: str | None, variable: str, example: str) -> str:
+# Each engine's URL: what it may begin with, and an example.
+_URLS = {
+    "database_url": (("postgresql", "postgres"), "postgresql://user:password@host/name"),
+    "queue_url": (("nats", "tls", "ws", "wss"), "nats://user:password@host:4222"),
+    "board_url": (("redis", "rediss", "unix"), "redis://:password@host:6379/0"),
+}
+
+
+def _required(environment: Environment, name: str) -> str:
+    value: str | None = getattr(environment, name)
     if not value:
-        msg = f"{variable} is not set. This command uses engines that run elsewhere, e.g. {example}"
+        msg = (
+            f"{PREFIX}{name.upper()} is not set. This command uses engines that run elsewhere,"
+            f" e.g. {_URLS[name][1]}"
+        )
         raise ConfigurationError(msg)
     return value
+
+
+def _check_url(name: str, url: str) -> None:
+    """Raises ``ConfigurationError`` if this is no URL for that engine; does not repeat it: passwords."""
+    schemes, example = _URLS[name]
+    try:
+        parts = urlsplit(url)
+        if "," not in parts.netloc:  # several hosts, as PostgreSQL takes them
+            parts.port  # noqa: B018  raises if it is no number
+    except ValueError:
+        sound = False
+    else:
+        # PostgreSQL and a Unix socket have their place in what comes after the host.
+        sound = parts.scheme in schemes and bool(parts.hostname or (parts.path and name != "queue_url"))
+    if not sound or any(letter.isspace() for letter in url):
+        msg = (
+            f"{PREFIX}{name.upper()} is not a URL like {example}"
+            " (what is not a letter or a digit in the password is written as %XX)"
+        )
+        raise ConfigurationError(msg)
 
 
 _TABLES = ("auth", "queue", "live", "web", "rate_limits")
@@ -189,7 +226,7 @@ def environment(environ: Mapping[str, str] | None = None) -> Environment:
     """What the ``SCOREBOARD_*`` variables say of places and secrets.
 
     Raises:
-        ConfigurationError: a variable with our prefix that means nothing, or a secret that is too short.
+        ConfigurationError: a variable with our prefix that means nothing, a secret too short, no URL.
     """
     environ = os.environ if environ is None else environ
     places = {PREFIX + name.upper(): name for name in Environment.__struct_fields__}
@@ -203,6 +240,9 @@ def environment(environ: Mapping[str, str] | None = None) -> Environment:
         if name in found and len(found[name].encode()) < SECRET_BYTES:
             msg = f"{PREFIX}{name.upper()} must be at least {SECRET_BYTES} bytes: openssl rand -hex 32"
             raise ConfigurationError(msg)
+    for name in _URLS:
+        if name in found:
+            _check_url(name, found[name])
     return Environment(**found)
 
 
@@ -321,7 +361,7 @@ def _settings() -> dict[str, tuple[str, str, Any]]:
     """Variable: (section, key, type), for every setting that is a value or a list of values."""
     found = {}
     for item in msgspec.structs.fields(Config):
-        if item.name in ("timezone", "namespace"):
+        if item.name in ("timezone", "namespace", "durability"):
             found[f"{PREFIX}{item.name}".upper()] = ("", item.name, item.type)
         elif item.name in _TABLES:
             for one in msgspec.structs.fields(item.type):

@@ -1,7 +1,8 @@
 """The database: ledger, totals and cursor (PostgreSQL). The truth, of which the board is a picture.
 
 In come reads of events, users, keys and board rows; the applying transaction itself is in ``ledger.py``.
-Out go values of the model. Driver exceptions leave this module as ``DatabaseUnavailable`` only.
+Out go values of the model. Driver exceptions leave this module as ``DatabaseUnavailable``, or for a wrong
+URL ``ConfigurationError``.
 It must never change a row of ``events``, nor a total without the event that explains it.
 """
 
@@ -18,7 +19,7 @@ from uuid import UUID
 import asyncpg
 
 from scoreboard import sql
-from scoreboard.errors import DatabaseUnavailable
+from scoreboard.errors import ConfigurationError, DatabaseUnavailable
 from scoreboard.model import Row
 
 if TYPE_CHECKING:
@@ -37,6 +38,8 @@ ANSWER_SECONDS = 10.0  # a read that takes longer is given up; nothing here is m
 # An applying session that says nothing for this long is ended by the server: a stopped worker loses its lock
 # to a living one, and the cursor fences what it may still try.
 SILENCE_MILLISECONDS = 4_000
+# Of every session of ours: nothing that it says is done may be lost with the power.
+SESSION = {"application_name": "scoreboard", "jit": "off", "synchronous_commit": "on", "timezone": "UTC"}
 CHUNK_ROWS = 1_000  # rows a step when a board is read whole: bounds memory, and how long Redis is kept busy
 LOCK_CLASS = 0x5C0E  # our advisory locks among others' in the same database
 MIGRATION_LOCK = -1
@@ -47,6 +50,8 @@ def translated() -> Iterator[None]:
     """Driver exceptions as ours: what may heal is ``DatabaseUnavailable``; a fault of ours stays."""
     try:
         yield
+    except asyncpg.exceptions.ClientConfigurationError as error:
+        raise ConfigurationError(f"SCOREBOARD_DATABASE_URL: {error}") from error
     except (OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
         raise DatabaseUnavailable(f"The database does not answer: {error!r}") from error
     except asyncpg.PostgresError as error:
@@ -74,9 +79,9 @@ async def connect(url: str, *, applying: bool = False) -> asyncpg.Connection[asy
     Raises:
         DatabaseUnavailable: it cannot be reached or refuses us.
     """
-    settings = {"application_name": "scoreboard", "jit": "off", "synchronous_commit": "on", "timezone": "UTC"}
+    settings = SESSION
     if applying:
-        settings |= {
+        settings = SESSION | {
             "application_name": "scoreboard worker",
             "idle_session_timeout": str(SILENCE_MILLISECONDS),
             "idle_in_transaction_session_timeout": str(SILENCE_MILLISECONDS),
@@ -136,7 +141,7 @@ class Database:
             max_size=POOL_SIZE,
             timeout=CONNECT_SECONDS,
             command_timeout=ANSWER_SECONDS,
-            server_settings={"application_name": "scoreboard", "jit": "off", "timezone": "UTC"},
+            server_settings=SESSION,
         )
         # With min_size=0 nothing is connected here: a role starts, and accepts, with the database away.
         async with pool:
@@ -161,6 +166,11 @@ class Database:
         """Bring the schema up to this version."""
         async with self.connection() as connection:
             await migrate(connection)
+
+    async def durability(self) -> dict[str, str]:
+        """The settings that decide whether a commit survives the power, as our sessions see them."""
+        async with self.connection() as connection:
+            return dict(await connection.fetch(STATEMENTS["durability"]))  # type: ignore[arg-type]
 
     async def log(self) -> str | None:
         """The identity of the log that has been read; ``None`` if none has."""

@@ -47,6 +47,9 @@ class Unavailable(ScoreboardError):
 class QueueFull(Unavailable):
     """The queue is full. Try again later."""
 
+    retry_after: int | None = None
+    """Seconds after which there should be room, where that is known."""
+
 
 class DatabaseUnavailable(Unavailable):
     """The database does not answer. Try again."""
@@ -128,6 +131,8 @@ class Problem(ScoreboardError):
         self.detail = detail
         self.event_id = event_id
         self.retry_after = retry_after
+        self.request_id: str | None = None
+        """Made for this answer, so that its line in the log can be found."""
         self.extra = extra or {}
         super().__init__(f"{code}: {detail or self.title}")
 

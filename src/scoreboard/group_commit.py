@@ -3,12 +3,16 @@
 A synced publish costs a millisecond whatever its size. So each process keeps one envelope a partition in
 flight and gathers what arrives meanwhile into the next. Alone, an entry waits for nothing; under load,
 hundreds share one sync. In come entries that the door accepted; an ``accept`` returns once its entry is on
-disk in the log. What waits is bounded: over the bound ``QueueFull`` is raised at once.
+disk in the log. What waits is bounded: over the bound ``QueueFull`` is raised at once, and says when there
+should be room, from how long envelopes took lately. When the log does not answer, all that waits is
+answered at once: nobody waits behind a publish that may never come back.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
+import time
 import zlib
 from collections import deque
 from collections.abc import Sequence
@@ -22,6 +26,8 @@ from scoreboard.model import Entry
 from scoreboard.queue import Queue
 
 WAITING_ENTRIES = 20_000  # entries a process that may wait for an envelope: about 6 MB, 40 full envelopes
+RETRY_MOST = 30  # seconds; what drains more slowly than that cannot be foretold
+WEIGHT = 0.1  # of the newest envelope in the mean time that one takes: the last ten or so count
 
 
 def partition_of(user: str, partitions: int) -> int:
@@ -48,6 +54,8 @@ class GroupCommit:
         self._idle = asyncio.Event()
         self._idle.set()
         self._closing = False
+        self._seconds = 0.0  # what an envelope takes, the mean of lately
+        self._refusing = 0.0  # since when the log takes nothing; 0: it does
 
     @property
     def partitions(self) -> int:
@@ -71,7 +79,7 @@ class GroupCommit:
         if self._closing:
             raise Unavailable("This process is stopping.")
         if self._count >= WAITING_ENTRIES:
-            raise QueueFull("Too many updates wait to be written.")
+            raise self._full(QueueFull("Too many updates wait to be written."))
         if partition is None:
             partition = partition_of(entry.user, len(self._waiting))
         accepted = asyncio.get_running_loop().create_future()
@@ -107,20 +115,41 @@ class GroupCommit:
             while waiting:
                 gathered = self._gather(waiting)
                 error: Exception | None = Unavailable("This process is stopping.")
+                began = time.monotonic()
                 try:
-                    await self._queue.publish(partition, self._seal(gathered))
+                    await self._queue.publish(partition, envelope := self._seal(gathered))
+                    self._synced(time.monotonic() - began, len(gathered), len(envelope))
                     error = None
-                except (QueueFull, Unavailable) as refused:
+                except QueueFull as refused:
+                    self._refusing = self._refusing or began
+                    error = self._full(refused)
+                except Unavailable as refused:
+                    self._refusing = self._refusing or began
                     error = refused
+                    gathered += waiting
+                    waiting.clear()
                 finally:
                     self._answer(gathered, error)
+
+    def _full(self, error: QueueFull) -> QueueFull:
+        """The error with when to come back: as long as what waits will take, or nothing has got in so far."""
+        draining = self._count / ENTRIES * self._seconds
+        refusing = time.monotonic() - self._refusing if self._refusing else 0.0
+        error.retry_after = math.ceil(min(max(draining, refusing, 1), RETRY_MOST))
+        return error
+
+    def _synced(self, seconds: float, entries: int, size: int) -> None:
+        self._seconds += WEIGHT * (seconds - self._seconds)
+        self._refusing = 0.0
+        metrics.PUBLISH_SECONDS.observe(seconds)
+        metrics.ENVELOPE_ENTRIES.observe(entries)
+        metrics.ENVELOPE_BYTES.observe(size)
 
     def _answer(self, gathered: Sequence[_Waiting], error: Exception | None) -> None:
         self._count -= len(gathered)
         if not self._count:
             self._idle.set()
-        if error is None:
-            metrics.ENVELOPE_ENTRIES.observe(len(gathered))
+        metrics.WAITING.set(self._count)
         for one in gathered:
             if one.accepted.done():
                 continue  # its request was cancelled

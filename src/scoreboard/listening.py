@@ -50,6 +50,14 @@ def listen(host: str, port: int) -> socket.socket:
     return listening
 
 
+def listen_near(host: str, port: int) -> socket.socket:
+    """As ``listen``; if the port is taken, at any free one."""
+    try:
+        return listen(host, port)
+    except ConfigurationError:
+        return listen(host, 0)
+
+
 def base_url(host: str, listening: socket.socket) -> str:
     """The URL under which this machine reaches it."""
     name = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - a comparison

@@ -1,18 +1,30 @@
 """Logs: one line an event, to standard error; JSON for machines, words for a terminal. Never a secret.
 
-What a record carries beside its message (``extra={...}``) becomes members of the line.
+What a record carries beside its message (``extra={...}``) becomes members of the line; so does the id of the
+request that it belongs to, if the client gave one or one was made.
 """
 
 from __future__ import annotations
 
 import logging
 import sys
+from contextvars import ContextVar
 from datetime import UTC, datetime
 
 import msgspec
 
 # What every record has; the rest is what the caller added.
 _OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+
+
+REQUEST: ContextVar[str] = ContextVar("request", default="")
+"""The id of the request that is being answered; empty: it has none."""
+
+
+def _name_request(record: logging.LogRecord) -> bool:
+    if request := REQUEST.get():
+        record.request = request
+    return True
 
 
 class JsonFormatter(logging.Formatter):
@@ -48,6 +60,7 @@ class TextFormatter(logging.Formatter):
 def set_up(level: int = logging.INFO) -> None:
     """Send all logs of this process to standard error."""
     handler = logging.StreamHandler(sys.stderr)
+    handler.addFilter(_name_request)
     handler.setFormatter(TextFormatter() if sys.stderr.isatty() else JsonFormatter())
     logging.basicConfig(level=level, handlers=[handler], force=True)
     # These say for each request or retry what nobody asked for.

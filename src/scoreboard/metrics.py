@@ -27,6 +27,22 @@ RATE_LIMITED = Counter("scoreboard_rate_limited_total", "Requests refused for th
 ENVELOPE_ENTRIES = Histogram(
     "scoreboard_envelope_entries", "Entries an envelope", buckets=(1, 2, 5, 10, 20, 50, 100, 200, 500)
 )
+ENVELOPE_BYTES = Histogram(
+    "scoreboard_envelope_bytes",
+    "Size of an envelope",
+    buckets=(500, 1_000, 5_000, 10_000, 50_000, 100_000, 200_000, 300_000),
+)
+PUBLISH_SECONDS = Histogram(
+    "scoreboard_publish_seconds",
+    "Time until an envelope was synced to disk in the log",
+    buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2),
+)
+WAITING = Gauge(
+    "scoreboard_waiting_updates", "Updates that wait to be synced to the log", multiprocess_mode="livesum"
+)
+ENGINE_UP = Gauge(
+    "scoreboard_engine_up", "Does the engine do its work? (1 or 0)", ["engine"], multiprocess_mode="livemin"
+)
 APPLIED = Counter("scoreboard_events_total", "Events by what the worker decided", ["outcome"])
 BATCH_SECONDS = Histogram(
     "scoreboard_batch_seconds",
@@ -44,6 +60,26 @@ QUEUE_DEPTH = Gauge(
     ["partition"],
     multiprocess_mode="livemostrecent",
 )
+QUEUE_AGE = Gauge(
+    "scoreboard_queue_age_seconds",
+    "How long the oldest envelope that is not yet applied has been waiting",
+    ["partition"],
+    multiprocess_mode="livemostrecent",
+)
+QUEUE_BYTES = Gauge(
+    "scoreboard_queue_bytes", "Size of the log on disk", ["which"], multiprocess_mode="livemostrecent"
+)
+BOARD_LAG = Histogram(
+    "scoreboard_board_lag_seconds",
+    "Time from acceptance until the boards know",
+    buckets=(0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 60),
+)
+FRAME_LAG = Histogram(
+    "scoreboard_frame_lag_seconds",
+    "Time from a change of a board until its frame goes out to those who watch",
+    buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5),
+)
+FORGED = Counter("scoreboard_forged_envelopes_total", "Messages of the log that bear no seal of ours")
 DEAD_LETTERS = Counter("scoreboard_dead_letters_total", "Messages of the log that were set aside")
 FORGED_OUTCOMES = Counter(
     "scoreboard_forged_outcomes_total", "Messages at an inbox that were not the worker's"

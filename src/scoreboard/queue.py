@@ -17,6 +17,7 @@ import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import nats
 import nats.errors
@@ -43,6 +44,11 @@ ANSWER_SECONDS = 3.0
 READ_AHEAD = 64  # envelopes asked for at once: bounds what a reader holds to 64 x 256 KiB
 PULL_SECONDS = 20  # how long the server keeps a request for messages open
 BEAT_SECONDS = 1  # it says so each second; three beats missed means that it is gone
+SLOW_SECONDS = 0.3  # a publish that takes longer has the server asked whether it is there at all
+GONE_SECONDS = 0.5  # a server that does not answer even that by then is gone: a 503 within a second
+FULL_BYTES = 64 << 10  # with less than this left the log refuses many an envelope: call it full
+ASKED = SYNCS, HEALTH = ("$SYS.REQ.SERVER.PING.VARZ", "$SYS.REQ.SERVER.PING.HEALTHZ")
+"""Services of NATS' system account that ours has to import: does it sync, can it write?"""
 FULL_CODES = (10023, 10047, 10077)  # insufficient resources, insufficient storage, maximum bytes exceeded
 
 
@@ -52,8 +58,6 @@ class Logged(Struct, frozen=True):
     sequence: int
     at: datetime
     body: bytes
-    pending: int = 0
-    """Messages of the partition that come after it, when it was sent."""
 
 
 class State(Struct, frozen=True):
@@ -65,6 +69,11 @@ class State(Struct, frozen=True):
     last: int
     size: int
     bound: int
+
+    @property
+    def full(self) -> bool:
+        """Is there hardly any room left?"""
+        return self.bound > 0 and self.bound - self.size < FULL_BYTES
 
 
 @contextmanager
@@ -239,7 +248,10 @@ class Queue:
         )
         self._sending.add(sending)
         try:
-            await asyncio.wait([sending])
+            await asyncio.wait([sending], timeout=SLOW_SECONDS)
+            if not sending.done():
+                await self._there()
+                await asyncio.wait([sending])
         finally:
             self._sending.discard(sending)
             sending.cancel()  # does nothing if it is done
@@ -247,6 +259,44 @@ class Queue:
             raise Unavailable("The connection to the queue was lost.")
         with _translated():
             return sending.result().seq
+
+    async def _there(self) -> None:
+        """Raises ``Unavailable`` unless the server answers at once; what it does besides may take longer."""
+        with _translated():
+            await asyncio.wait_for(self._client.flush(), GONE_SECONDS)
+
+    async def syncs(self) -> bool | None:
+        """Is a message on disk before its publish is answered? ``None``: the server does not tell us.
+
+        Raises:
+            Unavailable: there is no connection.
+        """
+        said = await self._asked(SYNCS)
+        return None if said is None else bool(said["jetstream"]["config"].get("sync_always"))
+
+    async def flaw(self) -> str | None:
+        """What the server says that it cannot do, e.g. write; ``None``: nothing, or it does not tell us.
+
+        Raises:
+            Unavailable: it does not answer.
+        """
+        await self._there()
+        said = await self._asked(HEALTH)
+        if said is None or said.get("status_code", 200) == 200:
+            return None
+        return str(said.get("error") or said.get("status"))
+
+    async def _asked(self, subject: str) -> dict[str, Any] | None:
+        try:
+            with _translated():
+                answer = await self._client.request(subject, timeout=ANSWER_SECONDS)
+        except Unavailable as error:
+            if isinstance(error.__cause__, nats.errors.NoRespondersError):
+                return None
+            await self._there()  # raises what is so, unless we have no permission to ask: no answer, too
+            return None
+        data: dict[str, Any] | None = json.loads(answer.data).get("data")
+        return data
 
     def subject(self, partition: int) -> str:
         """Where envelopes of a partition are published."""
@@ -334,6 +384,18 @@ class Queue:
                 return None
         return message.time
 
+    async def oldest(self, partition: int, after: int) -> tuple[int, datetime] | None:
+        """Sequence and time of the first message of a partition after a sequence; ``None``: there is none."""
+        with _translated():
+            try:
+                message = await self._jetstream.get_msg(
+                    self._stream, seq=after + 1, subject=self.subject(partition), next=True
+                )
+            except nats.js.errors.NotFoundError:
+                return None
+        assert message.seq is not None and message.time is not None  # noqa: S101, PT018  each message has both
+        return message.seq, message.time
+
     async def trim(self, up_to: int) -> None:
         """Drop the messages up to and with a sequence. Only what has been applied may be dropped."""
         with _translated():
@@ -360,7 +422,7 @@ def _logged(message: Msg) -> tuple[Logged, int]:
     # $JS.ACK.STREAM.CONSUMER.DELIVERED.STREAM_SEQUENCE.CONSUMER_SEQUENCE.TIME.PENDING, or the newer form with
     # domain and account before the stream and a token at the end.
     tokens = message.reply.split(".")
-    sequence, count, nanoseconds, pending = map(int, tokens[5:9] if len(tokens) == 9 else tokens[7:11])
+    sequence, count, nanoseconds = map(int, tokens[5:8] if len(tokens) == 9 else tokens[7:10])
     at = datetime.fromtimestamp(nanoseconds // 10**9, UTC)
     at += timedelta(microseconds=nanoseconds % 10**9 // 1000)
-    return Logged(sequence, at, message.data, pending), count
+    return Logged(sequence, at, message.data), count

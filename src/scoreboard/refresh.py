@@ -13,6 +13,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 
 import msgspec
 from msgspec import Struct
@@ -41,6 +42,8 @@ class Committed(Struct, frozen=True):
     """What a committed batch means to the boards."""
 
     upto: int
+    accepted_at: datetime | None
+    """When its oldest event was accepted."""
     rows: Sequence[Row]
     outcomes: Sequence[tuple[Accepted, Outcome]]
 
@@ -83,11 +86,13 @@ class Refresher:
         state.missed = True
         state.begun.set()
 
-    async def committed(self, partition: int, upto: int, applied: Applied) -> None:
+    async def committed(
+        self, partition: int, upto: int, applied: Applied, accepted_at: datetime | None
+    ) -> None:
         """A batch has been committed. Never waits for a board."""
         state = self._partitions[partition]
         state.upto = upto
-        batch = Committed(upto, applied.rows, applied.outcomes)
+        batch = Committed(upto, accepted_at, applied.rows, applied.outcomes)
         try:
             state.arrived.put_nowait(batch)
         except asyncio.QueueFull:
@@ -129,7 +134,7 @@ class Refresher:
         try:
             batches = [await asyncio.wait_for(state.arrived.get(), limit)]
         except TimeoutError:
-            return [] if behind else [Committed(state.upto, (), ())]
+            return [] if behind else [Committed(state.upto, None, (), ())]
         while not state.arrived.empty():
             batches.append(state.arrived.get_nowait())
         return batches
@@ -166,6 +171,11 @@ class Refresher:
                     state.told[one.board] = upto
                     state.advanced[one.board] = began
             metrics.BOARD_SECONDS.observe(time.monotonic() - began)
+        if ranks:
+            now = datetime.now(UTC)
+            for batch in batches:
+                if batch.accepted_at is not None:
+                    metrics.BOARD_LAG.observe(max((now - batch.accepted_at).total_seconds(), 0.0))
         await self._answer(outcomes, ranks)
 
     async def _answer(self, outcomes: Sequence[tuple[Accepted, Outcome]], ranks: dict[str, Ranks]) -> None:
@@ -218,7 +228,7 @@ class Refresher:
         for state in self._partitions:
             state.again = 0.0  # what was committed meanwhile is told at once
             with contextlib.suppress(asyncio.QueueFull):
-                state.arrived.put_nowait(Committed(state.upto, (), ()))
+                state.arrived.put_nowait(Committed(state.upto, None, (), ()))
 
 
 async def rebuild(

@@ -58,12 +58,15 @@ class Worker:
             rules=rules_of(config.actions, config.timezone),
             partitions=config.queue.partitions,
         )
+        self._applied_to: dict[int, int] = {}
+        """How far each partition has been applied that is ours, as far as we know."""
 
     async def run(self) -> None:
         """Apply until cancelled. A log that is not the database's ends it: ``LogMismatch``, in a group."""
         async with asyncio.TaskGroup() as tasks:
             for partition in range(self._config.queue.partitions):
                 tasks.create_task(self._keep_applying(partition))
+            tasks.create_task(self._measure())
 
     async def _keep_applying(self, partition: int) -> None:
         pause, longest = AGAIN_SECONDS
@@ -86,11 +89,13 @@ class Worker:
             pause = min(2 * pause, longest)
 
     async def _apply_partition(self, connection: asyncpg.Connection[asyncpg.Record], partition: int) -> None:
+        self._applied_to.pop(partition, None)  # others may have gone on; until we have the lock they do
         await ledger.lock(connection, partition)
         await ledger.begin(connection, self._terms)
         state = await self._queue.state()
         position = await ledger.position(connection, partition, state.identity, state.first)
         logger.info("applying", extra={"partition": partition, "after": position.last})
+        self._applied_to[partition] = position.last
         await self._refresher.begin(partition, (position.last + 1) * PLACES - 1)
         arrived: asyncio.Queue[list[Logged]] = asyncio.Queue(1)
         async with asyncio.TaskGroup() as tasks:
@@ -129,10 +134,11 @@ class Worker:
                 for outcome, count in applied.counts.items():
                     metrics.APPLIED.labels(outcome).inc(count)
                 position = Position(batch.stream, batch.last, batch.last_at)
-                metrics.QUEUE_DEPTH.labels(partition).set(
-                    messages[-1].pending + messages[-1].sequence - batch.last
+                self._applied_to[partition] = batch.last
+                accepted_at = batch.accepted[0].at if batch.accepted else None
+                await self._refresher.committed(
+                    partition, (batch.last + 1) * PLACES - 1, applied, accepted_at
                 )
-                await self._refresher.committed(partition, (batch.last + 1) * PLACES - 1, applied)
 
     def _batches(self, partition: int, position: Position, messages: Sequence[Logged]) -> Sequence[Batch]:
         """The messages opened and cut into batches of bounded size."""
@@ -162,6 +168,7 @@ class Worker:
         except NotOurs as error:
             logger.error("a message of the log is set aside: %s", error, extra={"sequence": message.sequence})
             metrics.DEAD_LETTERS.inc()
+            metrics.FORGED.inc()
             dead.append(DeadLetter(first, at, str(error), message.body))
             return
         if envelope.catalogue != self._config.catalogue:
@@ -175,6 +182,24 @@ class Worker:
             Accepted(first + place, at, entry, envelope.inbox if place in wanted else "")
             for place, entry in enumerate(envelope.entries)
         )
+
+    async def _measure(self) -> None:
+        """Keep the figures of the log, while the database is away, too: then they are wanted most."""
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            with contextlib.suppress(Unavailable):
+                state = await self._queue.state()
+                metrics.QUEUE_BYTES.labels("used").set(state.size)
+                metrics.QUEUE_BYTES.labels("bound").set(state.bound)
+                for partition in range(self._config.queue.partitions):
+                    applied = self._applied_to.get(partition, state.last)  # who stands by has nothing to do
+                    oldest = await self._queue.oldest(partition, applied) if applied < state.last else None
+                    depth, age = 0, 0.0
+                    if oldest is not None:
+                        depth = max(state.last - oldest[0] + 1, 1)
+                        age = max((datetime.now(UTC) - oldest[1]).total_seconds(), 0.0)
+                    metrics.QUEUE_DEPTH.labels(partition).set(depth)
+                    metrics.QUEUE_AGE.labels(partition).set(age)
 
     async def _trim(self, partition: int) -> None:
         """Drop from the log what every partition has applied and is a day old, sooner near its bound."""

@@ -19,11 +19,11 @@ from scoreboard.auth.origins import Origins
 from scoreboard.errors import Problem
 
 READS = ("GET", "HEAD", "OPTIONS")
-EXPOSED = b"Preference-Applied, Retry-After, WWW-Authenticate"
+EXPOSED = b"Preference-Applied, Retry-After, WWW-Authenticate, X-Request-Id"
 # What a page may send, and for how long (s) its browser need not ask again.
 PREFLIGHT = [
     (b"access-control-allow-methods", b"GET, POST, PUT"),
-    (b"access-control-allow-headers", b"Authorization, Content-Type, Prefer"),
+    (b"access-control-allow-headers", b"Authorization, Content-Type, Prefer, X-Request-Id"),
     (b"access-control-max-age", b"7200"),
 ]
 

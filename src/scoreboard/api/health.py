@@ -1,45 +1,82 @@
 """How things are: for load balancers, for operators, for Prometheus.
 
 ``/health/live`` says that this process answers. ``/health/ready`` says whether it can do its work: accept, if
-it accepts, and show boards, if it shows any. An engine that is away but not needed for that is told, not
-failed.
+it accepts, and show boards, if it shows any; apply, if it is a worker. An engine that is away but not needed
+for that is told, not failed.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable, Collection, Iterable
 from typing import Any
 
 from litestar import Response, get
 from litestar.handlers import HTTPRouteHandler
 
 from scoreboard import __version__, metrics
-from scoreboard.api.services import Services
+from scoreboard.board import Board
+from scoreboard.config import Config
+from scoreboard.database import Database
 from scoreboard.errors import Unavailable
+from scoreboard.live import Hub
+from scoreboard.queue import Queue
 
 ASK_SECONDS = 1.0  # an engine that has not answered by then is away
 KEEP_SECONDS = 0.25  # an answer is given again for this long: the engines are not asked for each probe
+LOOK_SECONDS = 5.0  # how often they are asked for the metrics, though nobody probes
 
 
-def routes(services: Services) -> list[HTTPRouteHandler]:
+class EngineStates:
+    """The engines as one process sees them."""
+
+    def __init__(
+        self, config: Config, database: Database, board: Board, queue: Queue | None, needed: Collection[str]
+    ) -> None:
+        self._shown = next(iter(config.boards))
+        self._database, self._board, self._queue = database, board, queue
+        self.needed = needed
+        """Those without which the process cannot do its work."""
+        self._kept: tuple[float, dict[str, str]] = (0.0, {})
+
+    async def states(self) -> dict[str, str]:
+        """Each engine: ``ok``; ``away``; or of the queue ``failing`` (it cannot write) or ``full``."""
+        if time.monotonic() - self._kept[0] > KEEP_SECONDS:
+            questions: dict[str, Awaitable[Any]] = {
+                "database": self._database.positions(),
+                "board": self._board.frame(self._shown),
+            }
+            if self._queue is not None:
+                questions["queue"] = self._of_queue(self._queue)
+            answers = await asyncio.gather(*map(self._ask, questions.values()))
+            self._kept = (time.monotonic(), dict(zip(questions, answers, strict=True)))
+        return self._kept[1]
+
+    async def run(self) -> None:
+        """Keep the metrics of the engines until cancelled."""
+        while True:
+            for engine, state in (await self.states()).items():
+                metrics.ENGINE_UP.labels(engine).set(state == "ok")
+            await asyncio.sleep(LOOK_SECONDS)
+
+    @staticmethod
+    async def _ask(question: Awaitable[Any]) -> str:
+        try:
+            answer = await asyncio.wait_for(question, ASK_SECONDS)
+        except (Unavailable, TimeoutError):
+            return "away"
+        return answer if isinstance(answer, str) else "ok"
+
+    @staticmethod
+    async def _of_queue(queue: Queue) -> str:
+        if await queue.flaw() is not None:
+            return "failing"
+        return "full" if (await queue.state()).full else "ok"
+
+
+def routes(config: Config, engines: EngineStates, hubs: Iterable[Hub] = ()) -> list[HTTPRouteHandler]:
     """The handlers."""
-    kept: tuple[float, dict[str, Any]] = (0.0, {})
-
-    async def engines() -> dict[str, str]:
-        async def ask(question: Any) -> str:
-            try:
-                await asyncio.wait_for(question, ASK_SECONDS)
-            except (Unavailable, TimeoutError):
-                return "away"
-            return "ok"
-
-        names = ["database", "board"]
-        questions = [services.database.positions(), services.board.frame(next(iter(services.config.boards)))]
-        answers = dict(zip(names, await asyncio.gather(*map(ask, questions)), strict=True))
-        if services.queue is not None:
-            answers["queue"] = "ok" if services.queue.connected else "away"
-        return answers
 
     @get("/health/live", summary="Does this process answer?", sync_to_thread=False)
     def health_live() -> dict[str, str]:
@@ -47,22 +84,20 @@ def routes(services: Services) -> list[HTTPRouteHandler]:
 
     @get("/health/ready", summary="Can this process do its work?")
     async def health_ready() -> Response[dict[str, Any]]:
-        nonlocal kept
-        if time.monotonic() - kept[0] > KEEP_SECONDS:
-            answers: dict[str, Any] = {**await engines()}
-            waiting = [hub.board for hub in services.hubs if hub.latest is None]
-            ready = answers.get("queue") != "away" and not waiting
-            state: dict[str, Any] = {
-                "status": "ready" if ready else "not ready",
-                "version": __version__,
-                "catalogue": services.config.catalogue,
-                "engines": answers,
-            }
-            if waiting:
-                state["boardsWithoutFrame"] = waiting[:10]
-            kept = (time.monotonic(), state)
-        status = 200 if kept[1]["status"] == "ready" else 503
-        return Response(kept[1], status_code=status, headers={"cache-control": "no-store"})
+        states = await engines.states()
+        waiting = [hub.board for hub in hubs if hub.latest is None]
+        # A full log is back-pressure, told with each answer: boards can be read, and it passes.
+        ready = not waiting and not any(states.get(name) in ("away", "failing") for name in engines.needed)
+        state: dict[str, Any] = {
+            "status": "ready" if ready else "not ready",
+            "version": __version__,
+            "catalogue": config.catalogue,
+            "durability": config.durability,
+            "engines": states,
+        }
+        if waiting:
+            state["boardsWithoutFrame"] = waiting[:10]
+        return Response(state, status_code=200 if ready else 503, headers={"cache-control": "no-store"})
 
     @get("/metrics", include_in_schema=False, sync_to_thread=False)
     def show_metrics() -> Response[bytes]:

@@ -1,7 +1,7 @@
 """What became of the events that this process accepted: those who wait, and a short memory.
 
-Outcomes arrive at this process's inbox after commit and board. Both memories are bounded: who waits, because
-each is a request that is open; what was accepted, by count.
+Outcomes arrive at this process's inbox after commit and board. Both memories are bounded by count. Who finds
+no place to wait is told what is known: that it has been accepted.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from scoreboard.model import Outcome
 
 logger = logging.getLogger(__name__)
 
+WAITING = 50_000  # updates a process whose outcome is awaited: about 40 MB, 50 full batches
 REMEMBERED = 100_000  # accepted events a process: about 20 MB
 
 
@@ -28,16 +29,24 @@ class Outcomes:
         # In the order of acceptance, which is the order in which outcomes come: of several that report the
         # same event, the first learns that it counted, the others that it had.
         self._waiting: dict[str, deque[asyncio.Future[Outcome]]] = {}
+        self._count = 0
         self._accepted: OrderedDict[bytes, str] = OrderedDict()
+
+    @property
+    def room(self) -> bool:
+        """May one more wait?"""
+        return self._count < WAITING
 
     def wait_for(self, event_id: UUID) -> asyncio.Future[Outcome]:
         """A future for the outcome of an event; give it back with ``forget``."""
         future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(str(event_id), deque()).append(future)
+        self._count += 1
         return future
 
     def forget(self, event_id: UUID, future: asyncio.Future[Outcome]) -> None:
         """Nobody waits for this any more."""
+        self._count -= 1
         waiting = self._waiting.get(str(event_id))
         if waiting is not None and future in waiting:
             waiting.remove(future)

@@ -7,6 +7,7 @@ client what went wrong inside; that goes to the log.
 from __future__ import annotations
 
 import logging
+import secrets
 from typing import Any
 
 import msgspec
@@ -14,6 +15,7 @@ from litestar import Request, Response
 from litestar.exceptions import HTTPException
 
 from scoreboard.errors import Problem, QueueFull, Unavailable
+from scoreboard.logs import REQUEST
 
 logger = logging.getLogger(__name__)
 
@@ -28,19 +30,30 @@ _CODES = {
 }
 
 
-def problem_of(error: Exception) -> Problem:
-    """The problem that stands for an exception."""
+def problem_of(error: Exception, event_id: str | None = None) -> Problem:
+    """The problem that stands for an exception, of an event if it is one's."""
+    problem = _problem_of(error, event_id)
+    problem.event_id = event_id or problem.event_id
+    return problem
+
+
+def _problem_of(error: Exception, event_id: str | None) -> Problem:
     if isinstance(error, Problem):
         return error
     if isinstance(error, QueueFull):
-        return Problem("queue_full", str(error), retry_after=RETRY_SECONDS)
+        return Problem("queue_full", str(error), retry_after=error.retry_after or RETRY_SECONDS)
     if isinstance(error, Unavailable):
         return Problem("unavailable", retry_after=RETRY_SECONDS)
     if isinstance(error, HTTPException) and error.status_code < 500:
         code = _CODES.get(error.status_code, "invalid_field")
         return Problem(code, _flaws(error) if code == "invalid_field" else None)
-    logger.error("a request failed", exc_info=error)
-    return Problem("internal")
+    problem = Problem("internal")
+    if not REQUEST.get():
+        # Only now does somebody need it: to find this line with what the client was told.
+        problem.request_id = secrets.token_hex(8)
+        REQUEST.set(problem.request_id)
+    logger.error("a request failed", exc_info=error, extra={"event": event_id} if event_id else None)
+    return problem
 
 
 def _flaws(error: HTTPException) -> str:
@@ -62,6 +75,8 @@ def headers_of(problem: Problem) -> dict[str, str]:
         headers["www-authenticate"] = (
             f'Bearer realm="scoreboard", error="insufficient_scope", scope="{scope}"'
         )
+    if problem.request_id is not None:
+        headers["x-request-id"] = problem.request_id
     if problem.retry_after is not None:
         headers["retry-after"] = str(problem.retry_after)
     return headers

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from scoreboard.api.health import EngineStates
 from scoreboard.api.outcomes import Outcomes
 from scoreboard.api.update_score import UpdateScore
 from scoreboard.auth import Auth
@@ -24,6 +25,7 @@ class Services(Struct, frozen=True, kw_only=True):
     board: Board
     hubs: Hubs
     auth: Auth
+    engines: EngineStates
     live: bool = True
     """Does this process send live frames?"""
     door: UpdateScore | None = None

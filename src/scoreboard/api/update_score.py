@@ -11,6 +11,7 @@ all the work in it. The documented handlers in ``routes.py`` call the same ``sub
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
@@ -111,26 +112,24 @@ class UpdateScore:
                 unknown, lambda: self._policy.decide(principal, user_id, action_id), "invalid_grant"
             )
         event_id = UUID(update.event_id)
-        if not wait:
+        if not wait or not self._outcomes.room:
             await self._accept(update, wanted=False)
             return Answer(202, Accepted("accepted", str(event_id)))
         outcome = self._outcomes.wait_for(event_id)
         try:
             await self._accept(update, wanted=True)
-            async with asyncio.timeout(min(wait, WAIT_SECONDS)):
-                return Answer(200, await outcome)
-        except TimeoutError:
-            return Answer(202, Accepted("accepted", str(event_id)))
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min(wait, WAIT_SECONDS)):
+                    return Answer(200, await outcome)
         finally:
             self._outcomes.forget(event_id, outcome)
+        return Answer(202, Accepted("accepted", str(event_id)))
 
     async def _accept(self, update: Update, *, wanted: bool) -> None:
         try:
             await self._commit.accept(update, wanted=wanted)
         except Exception as error:
-            problem = problem_of(error)
-            problem.event_id = str(UUID(update.event_id))
-            raise problem from error
+            raise problem_of(error, str(UUID(update.event_id))) from error
         self._outcomes.remember(update.event_id, update.user)
 
     async def submit_all(

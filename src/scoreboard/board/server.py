@@ -18,7 +18,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, RedisError
 
-from scoreboard.errors import BoardUnavailable
+from scoreboard.errors import BoardUnavailable, ConfigurationError
 
 CONNECTIONS = 16  # a process; a script takes well under a millisecond, so these serve thousands a second
 CONNECT_SECONDS = 1.0  # a server that does not take a connection in this time is away
@@ -43,15 +43,18 @@ class Server:
     """One server, by its URL (``redis://``, ``rediss://``, ``unix://``). Connects when first asked."""
 
     def __init__(self, url: str) -> None:
-        pool = BlockingConnectionPool.from_url(
-            url,
-            max_connections=CONNECTIONS,
-            timeout=WAIT_SECONDS,
-            socket_connect_timeout=CONNECT_SECONDS,
-            socket_timeout=ANSWER_SECONDS,
-            retry=Retry(NoBackoff(), 0),
-            protocol=2,  # nothing here needs the third, and connecting costs a round trip less
-        )
+        try:
+            pool = BlockingConnectionPool.from_url(
+                url,
+                max_connections=CONNECTIONS,
+                timeout=WAIT_SECONDS,
+                socket_connect_timeout=CONNECT_SECONDS,
+                socket_timeout=ANSWER_SECONDS,
+                retry=Retry(NoBackoff(), 0),
+                protocol=2,  # nothing here needs the third, and connecting costs a round trip less
+            )
+        except ValueError as error:
+            raise ConfigurationError(f"SCOREBOARD_BOARD_URL: {error}") from error
         self._redis = Redis.from_pool(pool)
         self.number = int(pool.connection_kwargs.get("db") or 0)
         """Which of the server's numbered databases."""

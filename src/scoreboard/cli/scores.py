@@ -34,7 +34,7 @@ def score(deployment: Deployment, user: str, action: str, count: int) -> None:
 @command(main, "replay")
 @click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @click.option("--url", help="Where the api is. [the one that runs on the data folder]")
-@click.option("--key", help="A service's key. [one made for this replay]")
+@click.option("--key", help="A service's key; better in SCOREBOARD_KEY. [one made for this replay]")
 @click.option(
     "--speed", type=click.FloatRange(min=0, min_open=True), help="Times real time. [as fast as it goes]"
 )
@@ -42,8 +42,9 @@ def replay(deployment: Deployment, file: Path, url: str | None, key: str | None,
     """Send real events (CSV with the columns at,userId,actionId) through the HTTP API, in order."""
     from scoreboard import submit
 
+    key = key or (deployment.environment.key if url else None)
     if url and not key:
-        raise click.UsageError("--url needs --key")
+        raise click.UsageError("--url needs a service's key in SCOREBOARD_KEY")
     if url and not re.fullmatch(r"https?://[\w.:\[\]-]+(/.*)?", url):
         raise click.BadParameter("must be like http://127.0.0.1:8000", param_hint="--url")
     if key and not re.fullmatch(r"[!-~]+", key):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,8 @@ from pathlib import Path
 import click
 
 from scoreboard.cli.command import Deployment, command, main
+
+WORKER_PORT = 8002
 
 
 @command(main, "up")
@@ -54,13 +57,15 @@ def up(deployment: Deployment, host: str, port: int, processes: int, demo: bool)
 
 
 def _role(role: str) -> Callable[..., None]:
-    def run(deployment: Deployment, host: str = "", port: int = 0) -> None:
+    def run(deployment: Deployment, host: str, port: int | None) -> None:
         from scoreboard import app, logs
-        from scoreboard.listening import listen
+        from scoreboard.listening import base_url, listen, listen_near
 
         logs.set_up()
         settings = app.Settings(config=deployment.config, environment=deployment.environment)
-        app.run_role(role, settings, listen(host, port) if host else None)
+        sock = listen_near(host, WORKER_PORT) if port is None else listen(host, port)
+        logging.getLogger(__name__).info("%s at %s", role, base_url(host, sock))
+        app.run_role(role, settings, sock)
 
     return run
 
@@ -82,6 +87,8 @@ def live(deployment: Deployment, host: str, port: int) -> None:
 
 
 @command(main, "worker")
-def worker(deployment: Deployment) -> None:
+@click.option("--host", default="127.0.0.1", show_default=True, help="Where it tells its health and metrics.")
+@click.option("--port", type=click.IntRange(0, 65535), help="For that. [8002, or a free one if it is taken]")
+def worker(deployment: Deployment, host: str, port: int | None) -> None:
     """Run the worker role alone: applies the log. Several may run; one applies, the others stand by."""
-    _role("worker")(deployment)
+    _role("worker")(deployment, host, port)

@@ -2,11 +2,17 @@
 
 In: the data folder. Out: a server on a loopback port that stays the same, for it has no Unix sockets; its
 streams in ``nats/jetstream``. It must never answer a publish that is not on disk (``sync_interval: always``).
+
+A log that once could not be written to (a full disk) answers nothing until the server is started again,
+though there is room by then. So a server that says so of itself is started again as soon as there is room.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,12 +20,21 @@ import msgspec
 
 from scoreboard.engines.folder import Kept, write_private
 from scoreboard.engines.process import Leftovers, Process
-from scoreboard.engines.server import LOOPBACK, Server, file_of, password, port
+from scoreboard.engines.server import LOOPBACK, STOP_SECONDS, Server, file_of, password, port
+from scoreboard.errors import Unavailable
+from scoreboard.queue import ASKED, Queue
+
+logger = logging.getLogger(__name__)
 
 USER = "scoreboard"
+ACCOUNT = "SCOREBOARD"
+SYSTEM = "SYS"
 MEMORY_STORE = 64 << 20  # bytes; our streams are on disk
 FILE_STORE = 1 << 40  # bytes; each stream has its own, much smaller bound
 ANSWER_SECONDS = 2.0  # for the greeting of a server on this machine
+LOOK_SECONDS = 1.0  # how often it is asked whether it can write
+HEAL_SECONDS = 5.0  # at least between two starts for that: many do not heal what one does not
+ROOM = 4 << 20  # bytes of free disk with which a start makes sense: a few envelopes of at most 1 MiB
 
 
 class Info(msgspec.Struct, frozen=True):
@@ -60,10 +75,21 @@ class Nats(Server):
     async def prepare(self) -> Sequence[str]:
         """Writes the settings and gives the command."""
         config = self.folder / "nats.conf"
+        old, streams = (self.folder / "jetstream" / name for name in ("$G", ACCOUNT))
+        if old.exists() and not streams.exists():
+            old.rename(streams)  # where they were before the first release
         settings = {
             "server_name": self._server_name,
             "listen": f"{LOOPBACK}:{self._port}",
-            "authorization": {"user": USER, "password": self._password},
+            "system_account": SYSTEM,
+            "accounts": {
+                SYSTEM: {"exports": [{"service": subject} for subject in ASKED]},
+                ACCOUNT: {
+                    "jetstream": "enabled",
+                    "users": [{"user": USER, "password": self._password}],
+                    "imports": [{"service": {"account": SYSTEM, "subject": s}} for s in ASKED],
+                },
+            },
             "jetstream": {
                 "store_dir": str(self.folder),
                 "sync_interval": "always",
@@ -88,6 +114,33 @@ class Nats(Server):
             return False
         # Another server may have taken the port; ours then ends with an error.
         return info.server_name == self._server_name and info.jetstream and process.returncode is None
+
+    async def watch(self) -> None:
+        """Starts it again whenever it has died, or cannot write though there is room. Until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(super().watch(), name="watch NATS")
+            tasks.create_task(self._heal(), name="heal NATS")
+
+    async def _heal(self) -> None:
+        async with contextlib.AsyncExitStack() as stack:
+            queue: Queue | None = None
+            before: str | None = None
+            while True:
+                await asyncio.sleep(LOOK_SECONDS)
+                last, before = before, None
+                try:
+                    if queue is None:
+                        queue = await stack.enter_async_context(Queue.open(self.url, "", "supervisor"))
+                    before = flaw = await queue.flaw()
+                    room = shutil.disk_usage(self.folder).free
+                except (Unavailable, OSError):
+                    continue  # it is just being started, or has died: then it is started again anyway
+                if flaw is None or last is None or room < ROOM:
+                    continue  # fine, or perhaps only for this moment, or no room yet
+                logger.error("NATS cannot write, and there is room; starting it again: %s", flaw)
+                assert self.process is not None, "started before watched"  # noqa: S101
+                await self.process.stop(self.stop_signal, STOP_SECONDS)
+                await asyncio.sleep(HEAL_SECONDS)
 
     @property
     def _server_name(self) -> str:

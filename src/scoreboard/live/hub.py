@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import ClassVar, Protocol
 
 from scoreboard import metrics
@@ -183,6 +184,9 @@ class Hub:
         latest = self.latest
         if latest is not None and frame.epoch == latest.frame.epoch and frame.top == latest.frame.top:
             return
+        if latest is not None:
+            changed = datetime.fromisoformat(frame.at)
+            metrics.FRAME_LAG.observe(max((datetime.now(UTC) - changed).total_seconds(), 0.0))
         self.latest = Latest.of(frame)
         self._stale = False
         self._framed = self._version + 1

@@ -12,6 +12,9 @@ SELECT stream, last, last_at FROM cursor WHERE partition = $1;
 -- positions: how far each partition has been applied
 SELECT partition, last FROM cursor;
 
+-- durability: the settings that decide whether a commit survives the power, as this session sees them
+SELECT name, setting FROM pg_settings WHERE name IN ('fsync', 'full_page_writes', 'synchronous_commit');
+
 -- log: the identity of the log that has been read
 SELECT stream FROM cursor LIMIT 1;
 
