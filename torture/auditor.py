@@ -26,7 +26,7 @@ from torture.told import Flaw, Screen, Sent, Told
 
 SETTLE_SECONDS = 10.0  # what is accepted is applied and shown within this, or something is wrong
 AGAIN_SECONDS = 0.1
-_UNITS = {"minute": 60, "hour": 3600}
+_UNITS = {"minute": 60, "hour": 3600, "day": 86_400}  # windows of the calendar in UTC
 
 _LEDGER = """
 SELECT event_id, accept_no, user_id, type, reference, points, boards, at, outcome, reason
@@ -50,10 +50,21 @@ class Row(Struct, frozen=True):
 
 
 class Auditor:
-    """Audits one deployment, again and again; a broken promise is told once."""
+    """Audits one deployment, again and again; a broken promise is told once.
 
-    def __init__(self, config: Config, database: Database, board: Board, told: Told) -> None:
+    Args:
+        config: what the deployment runs with.
+        database: its database, asked directly.
+        board: its board, asked directly.
+        told: what its clients were told.
+        settle: for how many seconds what differs may only be on its way.
+    """
+
+    def __init__(
+        self, config: Config, database: Database, board: Board, told: Told, settle: float = SETTLE_SECONDS
+    ) -> None:
         self._config, self._database, self._board, self._told = config, database, board, told
+        self._settle = settle
         self._known: set[Flaw] = set()
 
     async def audit(self, screens: Iterable[Screen], watched: str = "main") -> list[Flaw]:
@@ -72,7 +83,7 @@ class Auditor:
         return fresh
 
     async def _settled(self, screens: Sequence[Screen], watched: str) -> list[Flaw]:
-        deadline = time.monotonic() + SETTLE_SECONDS
+        deadline = time.monotonic() + self._settle
         while True:
             try:
                 flaws = await self._look(screens, watched)

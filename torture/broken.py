@@ -13,10 +13,11 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-import msgspec
+from msgspec.structs import replace
 
 from scoreboard import app, ledger, roles, supervisor
 from scoreboard.board import Batch, Board, Ranks
+from scoreboard.board.form import USERS, WIDTH, entry
 from scoreboard.book import Applied, Book
 from scoreboard.cli import main
 from scoreboard.database import STATEMENTS, translated
@@ -36,7 +37,7 @@ def cursor() -> None:
         with translated():
             if await connection.execute(STATEMENTS["move_cursor"], *move) != "UPDATE 1":
                 raise Fenced
-        return await apply(connection, msgspec.structs.replace(batch, previous=batch.last), terms)
+        return await apply(connection, replace(batch, previous=batch.last), terms)
 
     _replace(ledger, apply=moved_first)
 
@@ -54,8 +55,8 @@ def increments() -> None:
 
     def gains(book: Book) -> Applied:
         told, plus = applied(book), gained.pop(book, defaultdict(int))
-        rows = [msgspec.structs.replace(row, score=plus[row.board, row.user]) for row in told.rows]
-        return msgspec.structs.replace(told, rows=rows)
+        rows = [replace(row, score=plus[row.board, row.user]) for row in told.rows]
+        return replace(told, rows=rows)
 
     async def one(refresher: Refresher, state: Any) -> list[Committed]:
         batches = await following(refresher, state)
@@ -64,10 +65,10 @@ def increments() -> None:
         return batches[:1]
 
     async def add(board: Board, batches: Sequence[Batch]) -> list[Ranks | BoardUnavailable]:
-        sums = []
-        for batch in batches:
-            rows = [await _sum(board, row) for row in batch.rows]
-            sums.append(msgspec.structs.replace(batch, rows=rows))
+        try:
+            sums = [replace(batch, rows=[await _sum(board, row) for row in batch.rows]) for batch in batches]
+        except BoardUnavailable as error:
+            return [error] * len(batches)
         return await write(board, sums)
 
     _replace(Book, _count=counting, applied=gains)
@@ -76,11 +77,17 @@ def increments() -> None:
 
 
 async def _sum(board: Board, row: Row) -> Row:
-    try:
-        ((score, _),) = await board.ranks([(row.board, row.user)])
-    except BoardUnavailable:
-        score = None
-    return msgspec.structs.replace(row, score=(row.score or 0) + (score or 0))
+    """What the board has of the user and what came, in a version that the board takes whatever it has."""
+    meta = board._specs[row.board].meta
+    found = await board._server.whole(meta)
+    users = meta.removesuffix("meta") + found.get("generation", b"").decode() + USERS
+    value = (await board._server.fields([users], row.user))[0]
+    had = entry(row.user, value)
+    return replace(
+        row,
+        score=(row.score or 0) + (had.score if had else 0),
+        changed=max(row.changed, int(value[:WIDTH]) + 1 if value else 0),
+    )
 
 
 def early() -> None:
@@ -109,7 +116,7 @@ def _children(guarantee: str, options: Options, fd: int, url: str) -> list[Child
     """The children of ``up``, broken as well."""
     ours = (sys.executable, __file__, guarantee, "app")
     return [
-        msgspec.structs.replace(child, argv=(*ours, *child.argv[3:]))  # in place of: python -m scoreboard.app
+        replace(child, argv=(*ours, *child.argv[3:]))  # in place of: python -m scoreboard.app
         for child in roles.children(options, fd, url)
     ]
 

@@ -104,7 +104,7 @@ async def go_back(torture: Torture) -> None:
 
 
 async def bad_line(torture: Torture, engine: str, line: Line) -> None:
-    """The second machine's network to an engine is slow, silent or cut for a while, and its worker applies."""
+    """The second machine's network to an engine is slow, silent or cut for a while. Its worker applies."""
     proxy = torture.system.network[engine]
     if line == "slow":
         proxy.line = line  # it takes over on a slow line

@@ -18,7 +18,7 @@ from msgspec import Struct
 from scoreboard.board import Board
 from scoreboard.database import Database
 from scoreboard.model import Frame
-from torture.auditor import Auditor
+from torture.auditor import SETTLE_SECONDS, Auditor
 from torture.faults import FAULTS, Skipped, Torture
 from torture.load import PROBE, Load, loading
 from torture.system import System, running
@@ -116,7 +116,8 @@ async def run(
             loading(system, report.told, screens, random.Random(seed)) as load,
         ):
             board = Board(system.urls.board, system.config, await database.identity())
-            auditor = Auditor(system.config, database, board, report.told)
+            settle = SETTLE_SECONDS if to_the_end else SETTLE_SECONDS / 2
+            auditor = Auditor(system.config, database, board, report.told, settle)
             torture, probes = Torture(system, load, chance), Probes(system, load, list(screens.values()))
             await probes.well()
             deck: list[str] = []

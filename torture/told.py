@@ -39,7 +39,7 @@ class Sent(Struct):
     counted: int = 0
     """How many answers said that it was they who counted it (``applied``, not ``duplicate``)."""
     points: int | None = None
-    scores: Mapping[str, int] = {}
+    scores: dict[str, int] = {}
     """By board, as told by the answer that counted it."""
 
 
