@@ -54,11 +54,13 @@ def shifted(processes: Iterable[psutil.Process], seconds: int) -> Iterator[None]
     difference = struct.pack("<i", seconds)
     with ExitStack() as stack:
         for process in processes:
-            begin, image = _vdso(process.pid)
-            places = {begin + offset: FUNCTIONS[name] for name, offset in _functions(image)}
-            before = {place: image[place - begin :][: len(code)] for place, code in places.items()}
-            stack.callback(_write, process, before)
-            _write(process, {place: code.replace(_SECONDS, difference) for place, code in places.items()})
+            with suppress(FileNotFoundError):  # it has ended meanwhile
+                begin, image = _vdso(process.pid)
+                places = {begin + offset: FUNCTIONS[name] for name, offset in _functions(image)}
+                before = {place: image[place - begin :][: len(code)] for place, code in places.items()}
+                stack.callback(_write, process, before)
+                after = {place: code.replace(_SECONDS, difference) for place, code in places.items()}
+                _write(process, after)
         yield
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
@@ -20,7 +19,7 @@ from scoreboard.errors import ScoreboardError
 from torture import clock
 from torture.load import Load
 from torture.proxy import Line
-from torture.system import DISK_BYTES, ENGINES, System, resize
+from torture.system import DISK_BYTES, ENGINES, System, fill, resize
 
 LINE_SECONDS = (1.0, 4.0)  # how long a network is slow, silent or cut
 TAKEOVER_SECONDS = 12.0  # until another worker has taken over; PostgreSQL ends a silent session after 4 s
@@ -126,7 +125,7 @@ async def full_disk(torture: Torture, engine: str) -> None:
     if not torture.system.disks:
         raise Skipped("this system does not allow mounting a small file system")
     disk = torture.system.data / engine
-    resize(disk, shutil.disk_usage(disk).used)
+    fill(disk)
     try:
         if engine == "postgresql":
             await _want_room(torture)

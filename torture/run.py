@@ -22,7 +22,7 @@ from torture.auditor import SETTLE_SECONDS, Auditor
 from torture.faults import FAULTS, Skipped, Torture
 from torture.load import PROBE, Load, loading
 from torture.system import System, running
-from torture.told import Flaw, Screen, Told
+from torture.told import Flaw, Kind, Screen, Told
 
 HEALED_SECONDS = 10.0  # after the end of a fault all is well again within this
 PATIENCE_SECONDS = 60.0  # beyond, what is broken stays broken: the run ends
@@ -51,22 +51,24 @@ class Report:
         self.told = Told()
 
     @property
-    def kept(self) -> bool:
-        """Was every promise kept?"""
-        return not any(one.flaws for one in self.suffered)
+    def broken(self) -> set[Kind]:
+        """The kinds of promises that were not kept."""
+        return {flaw.kind for one in self.suffered for flaw in one.flaws}
 
     def lines(self) -> list[str]:
         """The table, in Markdown."""
         head = ("fault", "times", "acknowledged", "lost", "doubled", "drift", "other", "p50 s", "worst s")
-        kinds = dict.fromkeys(one.kind for one in self.suffered)
         rows = [head, ("---", *["---:"] * (len(head) - 1))]
-        rows += [_row(kind, [one for one in self.suffered if one.kind == kind]) for kind in kinds]
-        rows.append(_row("**all**", self.suffered))
+        rows += [_row(kind, found) for kind in FAULTS if (found := self._of(kind))]
+        rows += [_row("**all**", self.suffered)] if self.suffered else []
         lines = [f"| {' | '.join(row)} |" for row in rows]
         lines += [f"skipped: {kind}: {why}" for kind, why in self.skipped.items()]
         refused = ", ".join(f"{code} {number}" for code, number in self.told.refusals.most_common())
         lines.append(f"not answered, and sent again: {refused or 'nothing'}")
         return lines
+
+    def _of(self, kind: str) -> list[Suffered]:
+        return [one for one in self.suffered if one.kind == kind]
 
 
 def _row(kind: str, suffered: Sequence[Suffered]) -> tuple[str, ...]:
@@ -144,9 +146,12 @@ async def run(
 async def _suffer(kind: str, torture: Torture, probes: Probes, auditor: Auditor, told: Told) -> Suffered:
     before = told.promised
     await torture.some_time(BEFORE_SECONDS)
-    await FAULTS[kind](torture)
-    healed = await probes.well()
     flaws = []
+    try:
+        await FAULTS[kind](torture)
+    except TimeoutError:
+        flaws.append(Flaw("healing", f"{kind}: nobody took over"))
+    healed = await probes.well()
     if healed > HEALED_SECONDS:
         flaws.append(Flaw("healing", f"{kind}: not well {HEALED_SECONDS:.0f} s after its end"))
     await torture.load.rest()
@@ -157,7 +162,9 @@ async def _suffer(kind: str, torture: Torture, probes: Probes, auditor: Auditor,
 
 def _said(one: Suffered) -> str:
     line = f"{one.kind:32} {one.promised:5} acknowledged, well after {one.healed:4.1f} s"
-    return "\n".join([line, *(f"     {flaw.kind}: {flaw.text}" for flaw in one.flaws[:FLAWS_SHOWN])])
+    shown = [f"     {flaw.kind}: {flaw.text}" for flaw in one.flaws[:FLAWS_SHOWN]]
+    more = len(one.flaws) - len(shown)
+    return "\n".join([line, *shown, *([f"     and {more} more"] if more else [])])
 
 
 class Probes:

@@ -38,6 +38,7 @@ ENGINES = ("nats", "postgresql", "valkey")
 AGAIN_SECONDS = 0.2  # before a single role is started again
 STOP_SECONDS = 20.0
 POLL_SECONDS = 0.02
+FILL_TRIES = 20
 CONFIG = """\
 [actions.point]
 points = 1
@@ -190,6 +191,15 @@ def _disks(home: Path) -> Iterator[None]:
 def resize(disk: Path, size: int) -> None:
     """Make an engine's file system so large, in bytes."""
     _must("mount", "-o", f"remount,size={size}", str(disk))
+
+
+def fill(disk: Path) -> None:
+    """Make an engine's file system just as large as what is in it."""
+    for _ in range(FILL_TRIES):
+        with suppress(subprocess.CalledProcessError):  # it has grown meanwhile
+            resize(disk, shutil.disk_usage(disk).used)
+            return
+    raise RuntimeError(f"{disk} grows too fast to be filled")
 
 
 def _must(*command: str) -> None:
