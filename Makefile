@@ -4,10 +4,10 @@ BIN := .venv/bin
 TSC := tests/types/node_modules/.bin/tsc
 
 .DEFAULT_GOAL := help
-.PHONY: help install run demo history test check bench-fanout bench-latency format lock clean
+.PHONY: help install run demo history test check bench-fanout bench-latency torture torture-broken format lock clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: .venv/installed ## make .venv with the scoreboard command and the engines
 
@@ -35,6 +35,12 @@ bench-fanout: .venv/installed-dev ## what a delivered frame costs, beside others
 
 bench-latency: .venv/installed-dev ## from an update to every screen (takes a C compiler, some 2 minutes)
 	$(BIN)/python bench/latency.py
+
+torture: .venv/installed-dev ## faults under load and an audit after each (FAULTS=200 SEED=at random, some 20 minutes)
+	$(BIN)/python -m torture $(if $(FAULTS),--faults $(FAULTS)) $(if $(SEED),--seed $(SEED))
+
+torture-broken: .venv/installed-dev ## the same with a guarantee broken on purpose, three times: it must be told
+	for guarantee in cursor increments early; do $(BIN)/python -m torture --break $$guarantee || exit 1; done
 
 format: .venv/installed-dev ## put the code into its form
 	$(BIN)/ruff format .
