@@ -117,13 +117,15 @@ def running(home: Path) -> Iterator[System]:
     config, data = home / "scoreboard.toml", home / "data"
     config.write_text(CONFIG)
     places = ["--config", str(config), "--data", str(data)]
-    began = time.monotonic()
-    with subprocess.Popen(
-        [COMMAND, "up", "--port", "0", *places], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    ) as up:
+    began, command = time.monotonic(), [COMMAND, "up", "--port", "0", *places]
+    with (
+        (home / "up.log").open("w") as log,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True) as up,
+    ):
         try:
             assert up.stdout is not None
-            ready = next(line for line in up.stdout if line.startswith("ready"))
+            ready = next((line for line in up.stdout if line.startswith("ready")), "")
+            assert ready, (home / "up.log").read_text()
             took = time.monotonic() - began
             url = next(word for word in ready.split() if word.startswith("http")).rstrip("/")
             made = subprocess.run(
