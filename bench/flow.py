@@ -32,9 +32,9 @@ SHORT_SECONDS = 2  # of each other thing
 WARM_SECONDS = 2  # tokens are remembered, statements prepared, tables no longer empty
 
 
-async def flow(report: Report, home: Path, seconds: int) -> None:
+async def flow(report: Report, home: Path, seconds: int, processes: int) -> None:
     """Updates through a deployment of its own, and how long they take under half of the most."""
-    with running(home) as system:
+    with running(home, processes) as system:
         report.ready_seconds["at the first start"] = system.ready_seconds
         async with ends_of(system) as ends:
             await applied("", system, ends, single(system, WARM_SECONDS))
@@ -46,7 +46,7 @@ async def flow(report: Report, home: Path, seconds: int) -> None:
             await ends.arrived()
             report.memory = memory()
         report.verified.append(system.verify())
-    with running(home) as system:
+    with running(home, processes) as system:
         report.ready_seconds["at the second"] = system.ready_seconds
 
 
@@ -83,7 +83,7 @@ async def run(options: argparse.Namespace, home: Path) -> None:
         (home / part / "events").mkdir()
     try:
         if "flow" in parts:
-            await flow(report, home / "flow", options.seconds)
+            await flow(report, home / "flow", options.seconds, options.processes)
             say("flow: done")
         if "limits" in parts:
             async for line in limits(home / "limits", SHORT_SECONDS):
@@ -91,6 +91,9 @@ async def run(options: argparse.Namespace, home: Path) -> None:
                 say(f"{line.what}: {line.total:.1f} µs")
         if "growth" in parts:
             await growth(report, home / "growth", SHORT_SECONDS, large=options.large, out=out)
+    except BaseException as error:
+        report.failure = repr(error)
+        raise
     finally:
         (out / "bench.json").write_bytes(msgspec.json.format(msgspec.json.encode(report)))
         (out / "bench.md").write_text(markdown(report))
@@ -103,6 +106,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--seconds", type=int, default=SECONDS, help=f"of each load; default {SECONDS}")
+    parser.add_argument("--processes", type=int, default=1, help="that serve, for the flow; default 1")
     parser.add_argument("--large", action="store_true", help="also 10 million users, and events")
     parser.add_argument("--only", action="append", choices=PARTS, help="a part alone")
     parser.add_argument("--out", type=Path, default=HERE / "results", help="where the report goes")

@@ -18,6 +18,8 @@ class Report(Struct, kw_only=True):
 
     machine: str
     command: str
+    failure: str = ""
+    """Why its figures do not count."""
     lines: list[Line] = []
     latency: Latency | None = None
     ready_seconds: dict[str, float] = {}
@@ -35,6 +37,8 @@ def markdown(report: Report) -> str:
 
 def _parts(report: Report) -> Iterator[str]:
     yield f"{report.machine}, `{report.command}`:\n"
+    if report.failure:
+        yield f"**This run has failed: its figures do not count.** {report.failure}\n"
     heads = ("", "a second", "µs each", "by", *COLUMNS, "others", "p50 ms", "p99 ms")
     yield from _table(heads, [_cells(line, report.lines) for line in report.lines])
     yield from (f"\n{line.what}: {line.note}." for line in report.lines if line.note)

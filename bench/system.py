@@ -112,12 +112,13 @@ class Ends:
 
 
 @contextmanager
-def running(home: Path) -> Iterator[System]:
+def running(home: Path, processes: int = 1) -> Iterator[System]:
     """A whole deployment."""
     config, data = home / "scoreboard.toml", home / "data"
     config.write_text(CONFIG)
     places = ["--config", str(config), "--data", str(data)]
-    began, command = time.monotonic(), [COMMAND, "up", "--port", "0", *places]
+    command = [COMMAND, "up", "--port", "0", "--processes", str(processes), *places]
+    began = time.monotonic()
     with (
         (home / "up.log").open("w") as log,
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True) as up,

@@ -1,7 +1,7 @@
 """How much is done for an update, counted instead of timed: it must not grow unnoticed.
 
-A bound that is passed is no bug by itself. Whoever raises it says what the work is for, and what ``make bench``
-says of it.
+A bound that is passed is no bug by itself. Whoever raises it says what the work is for, and what
+``make bench`` says of it.
 """
 
 from __future__ import annotations
