@@ -4,7 +4,7 @@ BIN := .venv/bin
 TSC := tests/types/node_modules/.bin/tsc
 
 .DEFAULT_GOAL := help
-.PHONY: help install run demo history test check bench-fanout bench-latency torture torture-broken format lock clean
+.PHONY: help install run demo history test check bench bench-fanout bench-latency torture torture-broken format lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,6 +30,9 @@ check: .venv/installed-dev $(TSC) ## formatting, lint and types
 	$(TSC) -p tests/types
 	$(TSC) -p tests/types/implementation.json
 
+bench: .venv/installed-bench ## what an update and a read cost, beside others (some 5 minutes)
+	$(BIN)/python bench/flow.py
+
 bench-fanout: .venv/installed-dev ## what a delivered frame costs, beside others (takes a C compiler, some 10 minutes)
 	$(BIN)/python bench/fanout.py
 
@@ -53,6 +56,9 @@ lock: .venv/installed-dev ## pin the dependencies anew, by hash
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	  --no-emit-find-links --no-annotate --no-header --upgrade --extra engines pyproject.toml \
 	  --group pyproject.toml:build --group pyproject.toml:dev -c requirements.lock -o requirements-dev.lock
+	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	  --no-emit-find-links --no-annotate --no-header --upgrade \
+	  --group pyproject.toml:bench -c requirements-dev.lock -o requirements-bench.lock
 
 clean: ## remove .venv and caches; the data folder stays
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis
@@ -69,6 +75,10 @@ clean: ## remove .venv and caches; the data folder stays
 
 .venv/installed-dev: requirements-dev.lock .venv/installed
 	$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	@touch $@
+
+.venv/installed-bench: requirements-bench.lock .venv/installed-dev
+	$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements-bench.lock
 	@touch $@
 
 $(TSC): tests/types/package-lock.json

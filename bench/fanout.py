@@ -14,10 +14,7 @@ from __future__ import annotations
 import argparse
 import http.client
 import json
-import os
-import platform
 import shutil
-import socket
 import statistics
 import subprocess
 import sys
@@ -25,16 +22,15 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from datetime import date
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import psutil
+from machine import HERE, ended, free_port, machine, start, until_open
 from msgspec import Struct
 from servers import frame
 
-HERE = Path(__file__).parent
 KINDS = ("send() in C", "nchan", "ours", "websockets.broadcast", "plain Starlette")
 PEERS = ("nchan", "plain Starlette")
 COLUMNS = (
@@ -157,27 +153,6 @@ class Nchan(Server):
             time.sleep(max(0.0, due - time.monotonic()))
 
 
-@contextmanager
-def ended(process: subprocess.Popen[str]) -> Iterator[subprocess.Popen[str]]:
-    """A process for as long as the block runs."""
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait()
-        for pipe in (process.stdin, process.stdout):
-            if pipe is not None:
-                pipe.close()
-
-
-def start(core: int | None, *command: str | Path) -> subprocess.Popen[str]:
-    """Start a process, on one core if it is named, to be spoken to."""
-    process = subprocess.Popen(command, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=HERE)
-    if core is not None:
-        os.sched_setaffinity(process.pid, {core})
-    return process
-
-
 def rest_of_frame() -> str:
     """A frame's text after ``at``, for the server that makes no JSON."""
     return msgspec.json.encode(frame(0)).decode().partition('"at":"')[2].partition('",')[2]
@@ -201,23 +176,6 @@ def server(kind: str, folder: Path) -> Iterator[Server]:
     with ended(start(SERVER_CORE, *command)) as process:
         assert process.stdout is not None
         yield Server(process, int(process.stdout.readline()))
-
-
-def free_port() -> int:
-    """A port that nobody has."""
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        port: int = sock.getsockname()[1]
-        return port
-
-
-def until_open(port: int) -> None:
-    """Wait until something listens there."""
-    for _ in range(500):
-        with socket.socket() as sock:
-            if sock.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.01)
-    raise TimeoutError(port)
 
 
 def measure(kind: str, count: int, folder: Path) -> Row:
@@ -268,17 +226,6 @@ def table(rows: list[Row]) -> str:
         parts += [f"{row.kib:.1f}", f"{statistics.mean(one.delivered for one in row.rounds):.0%}"]
         lines.append(f"| {' | '.join(parts)} |")
     return "\n".join(lines)
-
-
-def machine() -> str:
-    """Where and when this was."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    model = next((line.partition(": ")[2] for line in lines if "model name" in line), "?")
-    load = ", ".join(f"{one:.1f}" for one in os.getloadavg())
-    return (
-        f"{date.today()}, {os.cpu_count()} x {model}, Linux {platform.release()},"  # noqa: DTZ011 - a day
-        f" Python {platform.python_version()}, load before: {load}"
-    )
 
 
 def main() -> None:

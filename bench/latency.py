@@ -18,68 +18,27 @@ import mmap
 import random
 import struct
 import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any, Self
 
 import psutil
 import uvloop
-from fanout import HERE, Clients, ended, machine, start
+from fanout import Clients
+from machine import HERE, ended, machine, start
+from sending import CONNECTIONS, Poster
+from system import LEAD, running
 
 WATCHING = (1_000, 5_000)
 RATES = (0, 100, 1_000, 2_000)  # updates a second beside the probes; 0 is idle
 SECONDS = 10.0
 PROBES = 10  # a second
 OTHERS = 1_000  # users
-LEAD = 500_000  # points: nobody else comes near; below the moments that clients.c can hold
 MOMENTS = 1 << 20
-CONNECTIONS = 64
 ACCEPTED = 202
-READY_SECONDS = 60
-CONFIG = f"""
-[actions.step]
-points = 1
-[actions.lead]
-points = {LEAD}
-[rate_limits]
-enabled = false
-"""
-
-
-class Poster(asyncio.Protocol):
-    """A connection that posts one update at a time."""
-
-    def __init__(self, key: str) -> None:
-        self._head = (
-            "POST /update-score HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\n"
-            f"Authorization: Bearer {key}\r\nContent-Length: "
-        )
-        self._answer = b""
-        self._done: asyncio.Future[int] | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep what is written to."""
-        self._transport = cast("asyncio.Transport", transport)
-
-    def data_received(self, data: bytes) -> None:
-        """A piece of an answer."""
-        self._answer += data
-        head, end, body = self._answer.partition(b"\r\n\r\n")
-        if end and len(body) == int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0]):
-            assert self._done is not None
-            self._answer = b""
-            self._done.set_result(int(head[9:12]))
-
-    async def post(self, user: str, action: str) -> int:
-        """Send an update; the status of its answer."""
-        body = f'{{"userId":"{user}","actionId":"{action}"}}'
-        self._done = asyncio.get_running_loop().create_future()
-        self._transport.write(f"{self._head}{len(body)}\r\n\r\n{body}".encode())
-        return await self._done
 
 
 class Load:
@@ -94,11 +53,7 @@ class Load:
     @classmethod
     async def open(cls, port: int, key: str, moments: mmap.mmap) -> Self:
         """With connections of its own: the server ends those that say nothing for long."""
-        loop = asyncio.get_running_loop()
-        made = [
-            await loop.create_connection(lambda: Poster(key), "127.0.0.1", port) for _ in range(CONNECTIONS)
-        ]
-        return cls([poster for _, poster in made], moments)
+        return cls([await Poster.open(port, key) for _ in range(CONNECTIONS)], moments)
 
     async def lead(self) -> int:
         """Give the one who is watched for the lead; the score."""
@@ -131,32 +86,6 @@ class Load:
         status = await poster.post(user, f"step:{next(self._unique)}")
         self.accepted += status == ACCEPTED
         self._idle.append(poster)
-
-
-@contextmanager
-def running(folder: Path) -> Iterator[tuple[int, str]]:
-    """A whole deployment; its port and a key."""
-    config, data = folder / "scoreboard.toml", folder / "data"
-    config.write_text(CONFIG)
-    command = [str(Path(sys.executable).parent / "scoreboard")]
-    places = ["--config", str(config), "--data", str(data)]
-    with subprocess.Popen(
-        [*command, "up", "--port", "0", *places], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    ) as up:
-        try:
-            assert up.stdout is not None
-            ready = next(line for line in up.stdout if line.startswith("ready"))
-            port = int(
-                next(word for word in ready.split() if word.startswith("http")).rstrip("/").rpartition(":")[2]
-            )
-            made = subprocess.run(
-                [*command, "key", "create", "--name", "bench", "--scope", "score:write", *places],
-                check=True, capture_output=True, text=True,
-            )  # fmt: skip
-            yield port, made.stdout.strip()
-        finally:
-            up.terminate()
-            up.wait(READY_SECONDS)
 
 
 def percentile(latencies: Mapping[str, int], part: float) -> float:
@@ -219,12 +148,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         subprocess.run(("cc", "-O2", "-o", folder / "clients", HERE / "clients.c"), check=True)
-        with running(folder) as (port, key):
+        with running(folder) as system:
 
             async def run() -> None:
                 score = 0
                 for watching in options.clients or WATCHING:
-                    score = await measure(port, key, folder, watching, options.rate or RATES, score)
+                    score = await measure(
+                        system.port, system.key, folder, watching, options.rate or RATES, score
+                    )
 
             uvloop.run(run())
 

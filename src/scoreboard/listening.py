@@ -9,16 +9,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import logging
 import socket
 
 from scoreboard.errors import ConfigurationError, EngineError
 from scoreboard.live import tune
+
+logger = logging.getLogger(__name__)
 
 BACKLOG = 4096  # connections that wait while all processes are busy; the kernel's own bound (somaxconn)
 READY_SECONDS = 60.0  # from the engines' start to the first answer; a cold machine needs a few
 ANSWER_SECONDS = 5.0  # for one answer of the health page
 POLL = 0.05  # seconds between two looks at the health page
 STATUS_OK = b" 200 "
+WITHOUT_FRAME, AWAY = b'"boardsWithoutFrame"', b'"away"'  # in its body
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -68,29 +72,35 @@ async def until_ready(url: str) -> None:
     """Returns when ``/health/ready`` answers 200.
 
     Raises:
-        EngineError: it does not in ``READY_SECONDS``; with the last answer.
+        EngineError: it does not in ``READY_SECONDS``, though no board is being built; with the last answer.
     """
-    answer = b"none"
+    status, body, building = b"none", b"", False
     try:
-        async with asyncio.timeout(READY_SECONDS):
-            while STATUS_OK not in answer:
+        async with asyncio.timeout(READY_SECONDS) as limit:
+            while STATUS_OK not in status:
                 await asyncio.sleep(POLL)
                 with contextlib.suppress(OSError, EOFError, TimeoutError):
                     async with asyncio.timeout(ANSWER_SECONDS):
-                        answer = await _status_line(url)
+                        status, body = await _answer(url)
+                if WITHOUT_FRAME in body and AWAY not in body:
+                    # A board of millions is built from the database in minutes; updates are taken meanwhile.
+                    if not building:
+                        logger.info("updates are taken; waiting for the boards to be built")
+                    building = True
+                    limit.reschedule(asyncio.get_running_loop().time() + READY_SECONDS)
     except TimeoutError:
-        last = answer.decode(errors="replace").strip()
+        last = status.decode(errors="replace").strip()
         msg = f"not ready after {READY_SECONDS:.0f} s; the last answer of {url}/health/ready was: {last}"
         raise EngineError(msg) from None
 
 
-async def _status_line(url: str) -> bytes:
+async def _answer(url: str) -> tuple[bytes, bytes]:
     host, _, port = url.removeprefix("http://").rpartition(":")
     reader, writer = await asyncio.open_connection(host.strip("[]"), int(port))
     try:
         writer.write(
             f"GET /health/ready HTTP/1.1\r\nHost: {host}:{port}\r\nConnection: close\r\n\r\n".encode()
         )
-        return await reader.readline()
+        return await reader.readline(), await reader.read()
     finally:
         writer.close()

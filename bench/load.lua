@@ -1,0 +1,47 @@
+-- What wrk sends. Arguments: what (update, updates, line, page), a word of this run, users, updates a request,
+-- a file with a line for each who sends (an id and credentials, or the word any and a service's key), and how many
+-- milliseconds each connection pauses between two requests.
+-- Each action is sent once. Prints one line of JSON.
+
+local word, users, many, senders, count = "", 0, 1, {}, 0
+
+local function post(path, credentials, body)
+  return "POST " .. path .. " HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\nAuthorization: Bearer "
+    .. credentials .. "\r\nContent-Length: " .. #body .. "\r\n\r\n" .. body
+end
+
+local function action(user)
+  count = count + 1
+  return '{"userId":"' .. user .. '","actionId":"step:' .. word .. count .. '"}'
+end
+
+local function anybody() return "user-" .. math.random(0, users - 1) end
+
+local function update()
+  local one = senders[math.random(#senders)]
+  return post("/update-score", one[2], action(one[1] == "any" and anybody() or one[1]))
+end
+
+local function updates()
+  local list = {}
+  for n = 1, many do list[n] = action(anybody()) end
+  return post("/update-scores", senders[1][2], "[" .. table.concat(list, ",") .. "]")
+end
+
+local function line() return "GET /boards/main/users/" .. anybody() .. " HTTP/1.1\r\nHost: bench\r\n\r\n" end
+
+function init(args)
+  word, users, many = args[2], tonumber(args[3]), tonumber(args[4])
+  math.randomseed(#word + users)
+  for one in io.lines(args[5]) do senders[#senders + 1] = {string.match(one, "(%S+) (%S+)")} end
+  request = ({update = update, updates = updates, line = line})[args[1]]
+  local pause = tonumber(args[6])
+  if pause > 0 then delay = function() return pause end end
+end
+
+function done(summary, latency)
+  local bad = summary.errors
+  io.write(string.format('{"requests":%d,"seconds":%f,"refused":%d,"broken":%d,"p50":%f,"p99":%f}\n',
+    summary.requests, summary.duration / 1e6, bad.status, bad.connect + bad.read + bad.write + bad.timeout,
+    latency:percentile(50) / 1e3, latency:percentile(99) / 1e3))
+end
