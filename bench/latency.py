@@ -7,6 +7,7 @@ took two points together counts for both, and a client that was skipped counts u
 
 The rest of the updates goes to a thousand other users at random, so that the top changes about as often as on
 a busy board. All share the machine, the clients and the sender, too: the last column says how busy it was.
+The last row is measured beside clients that nobody wants (abusers.py).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import mmap
 import random
 import struct
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -34,6 +36,7 @@ from system import LEAD, running
 
 WATCHING = (1_000, 5_000)
 RATES = (0, 100, 1_000, 2_000)  # updates a second beside the probes; 0 is idle
+ABUSED_RATES = (100, 1_000)
 SECONDS = 10.0
 PROBES = 10  # a second
 OTHERS = 1_000  # users
@@ -98,7 +101,16 @@ def percentile(latencies: Mapping[str, int], part: float) -> float:
     return float("nan")
 
 
-async def measure(port: int, key: str, folder: Path, watching: int, rates: Sequence[int], score: int) -> int:
+async def measure(
+    port: int,
+    key: str,
+    folder: Path,
+    watching: int,
+    rates: Sequence[int],
+    score: int,
+    *,
+    abused: bool = False,
+) -> int:
     """The rows of one number of watching clients; the leader's score after them, which was ``score``."""
     file = folder / "moments"
     file.write_bytes(bytes(MOMENTS * 8))
@@ -106,6 +118,11 @@ async def measure(port: int, key: str, folder: Path, watching: int, rates: Seque
         moments = stack.enter_context(mmap.mmap(stack.enter_context(file.open("r+b")).fileno(), MOMENTS * 8))
         command = (folder / "clients", str(port), "/boards/main/live", str(watching), file)
         clients = Clients(stack.enter_context(ended(start(None, *command))))
+        if abused:
+            abusers = start(None, sys.executable, "abusers.py", str(port))
+            stack.enter_context(ended(abusers))
+            assert abusers.stdout is not None
+            assert abusers.stdout.readline() == "there\n"
         score = score or await (await Load.open(port, key, moments)).lead()
         for rate in rates:
             await asyncio.sleep(1)
@@ -117,16 +134,17 @@ async def measure(port: int, key: str, folder: Path, watching: int, rates: Seque
             await asyncio.sleep(1)
             seen = clients.told()
             expected, score = (reached - score) * watching, reached
-            print(row(watching, rate, load.accepted, seen, expected, busy), flush=True)
+            who = f"{watching:,} beside abusers" if abused else f"{watching:,}"
+            print(row(who, rate, load.accepted, seen, expected, busy), flush=True)
     return score
 
 
-def row(watching: int, rate: int, accepted: int, seen: Mapping[str, Any], expected: int, busy: float) -> str:
+def row(watching: str, rate: int, accepted: int, seen: Mapping[str, Any], expected: int, busy: float) -> str:
     """A row of the table."""
     latencies = seen["latencies"]
     values = [percentile(latencies, 0.5), percentile(latencies, 0.99), seen["worst"] / 1e3]
     parts = [
-        f"{watching:,}",
+        watching,
         f"{rate:,}",
         f"{accepted / SECONDS:,.0f}",
         *(f"{value:.1f}" for value in values),
@@ -152,10 +170,10 @@ def main() -> None:
 
             async def run() -> None:
                 score = 0
+                place = (system.port, system.key, folder)
                 for watching in options.clients or WATCHING:
-                    score = await measure(
-                        system.port, system.key, folder, watching, options.rate or RATES, score
-                    )
+                    score = await measure(*place, watching, options.rate or RATES, score)
+                await measure(*place, WATCHING[0], ABUSED_RATES, score, abused=True)
 
             uvloop.run(run())
 
