@@ -394,8 +394,7 @@ async def test_keys_from_the_command_line(deployment: Deployment, tmp_path: Path
         return await run("key", *argv, cwd=tmp_path, settings=settings)
 
     options = ("--scope", "score:write", "--action", "win", "--action", "loss", "--expires-in", "30d")
-    options += ("--reason", "for cli")
-    status, text, told = await key("create", "--name", "cli", *options)
+    status, text, told = await key("create", "--name", "cli", "--reason", "for cli", *options)
     assert status == 0
     assert "there is no action loss" in told
     key_id = told.split("made ")[1].split()[0]
@@ -427,7 +426,9 @@ async def test_keys_from_the_command_line(deployment: Deployment, tmp_path: Path
     assert status == 2
     assert "nor line ends" in told
     async with deployment.database() as connection:
-        whys = await connection.fetch("SELECT why FROM audit WHERE target = $1 ORDER BY number", f"key {key_id}")
+        whys = await connection.fetch(
+            "SELECT why FROM audit WHERE target = $1 ORDER BY number", f"key {key_id}"
+        )
         assert [row["why"].rpartition("; ")[2] for row in whys] == ["for cli", "every half year", "it leaked"]
         await connection.execute("UPDATE keys SET name = E'x\\n\\x1b[2Jk_0' WHERE id = $1", key_id)
     _, listed, _ = await key("list")

@@ -298,7 +298,10 @@ async def test_what_an_act_did_and_why_it_was_done_lead_to_each_other(place: Mod
     planted = str(event_id_of_action("why", "point:2"))
     before = await place.act("revoke", eventId=planted, reason="will be forged")
     events = await place.score("why", "point:1", "point:2")
-    acts = [await place.act("revoke", userId="why", reason="forged"), await place.act("restore", userId="why")]
+    acts = [
+        await place.act("revoke", userId="why", reason="forged"),
+        await place.act("restore", userId="why"),
+    ]
     told = (await place.service.get("/users/why/events")).json()["events"]
     assert [(one.get("amends"), one["outcome"], one.get("actId"), one.get("why")) for one in told] == [
         (events[0], "applied", acts[1]["actId"], None),
@@ -448,14 +451,18 @@ async def test_the_command_line_does_the_same(tmp_path: Path) -> None:
         assert "temporary: command line" in await done("key", "list", "--all")
         assert await done("held") == ""
         data = ("--data", str(tmp_path / "data"))
-        unknown = ("hide", "an"), ("release", "--key-id", "k_000000000000"), ("revoke", "--event", str(uuid4()))
+        unknown = (
+            ("hide", "an"),
+            ("release", "--key-id", "k_000000000000"),
+            ("revoke", "--event", str(uuid4())),
+        )
         assert [(await run(*act, *data, cwd=tmp_path))[2] for act in unknown] == [
             "note: nothing is known of this user\n",
             "note: there has never been such a key\n",
             "note: no such event has come yet: it will be revoked when it comes\n",
         ]
         never = ("--user", "ann", "--since", "0001-01-01T00:00:00+14:00")
-        status, _, told = await run("revoke", *never, *data, cwd=tmp_path)
-        assert (status, told.count("\n")) == (1, 1)
-        assert "since is outside the years 1 to 9999" in told
+        status, _, refused = await run("revoke", *never, *data, cwd=tmp_path)
+        assert (status, refused.count("\n")) == (1, 1)
+        assert "since is outside the years 1 to 9999" in refused
         assert "ledger = totals = board" in await done("verify")

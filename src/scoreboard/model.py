@@ -38,7 +38,7 @@ _RATE = re.compile(r"0*([1-9][0-9]{0,8})/([smh])")
 _PLAIN = re.compile(f"[!-~]{{1,{USER_ID_CHARACTERS}}}")
 # Unicode general categories: control, format (bidirectional marks, zero width), surrogate.
 _FORBIDDEN = frozenset(("Cc", "Cf", "Cs"))
-# Letters, marks and signs of other categories that show nothing: joiners, fillers, the Braille pattern of no dot.
+# What shows nothing in other categories: joiners, fillers, the Braille pattern of no dot.
 _BLANK = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u2800\u3164\uffa0")
 _SEEN = frozenset("LNPS")  # first letters of categories: letters, numbers, punctuation, symbols
 _LINE_ENDS = frozenset(("Zl", "Zp"))  # beside those among the control characters
@@ -85,7 +85,7 @@ def flaw_of_name(name: str) -> str | None:
 
 
 def flaw_of_line(text: str) -> str | None:
-    """What is wrong with words of an operator (a reason, what a key is for), or ``None``: one line, all seen."""
+    """What is wrong with an operator's words (a reason, what a key is for), or ``None``: one line of text."""
     if any(unicodedata.category(c) in _FORBIDDEN | _LINE_ENDS for c in text):
         return "must not hold control or invisible formatting characters, nor line ends"
     return None

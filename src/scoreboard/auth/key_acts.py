@@ -81,9 +81,7 @@ async def create_key(
     return key_id, text
 
 
-async def rotate_key(
-    database: Database, key_id: str, grace: int, reason: str = ""
-) -> tuple[str, str] | None:
+async def rotate_key(database: Database, key_id: str, grace: int, reason: str = "") -> tuple[str, str] | None:
     """Make the successor of a key, which itself ends in ``grace`` seconds: (its id, its text).
 
     ``None`` if there is no such key, or it opens nothing any more, or has a successor already.

@@ -121,7 +121,9 @@ def explain(deployment: Deployment, user: str, limit: int) -> None:
 
 @command(main, "audit")
 @_limit
-@click.option("--all", "everything", is_flag=True, help="Also acts on keys that commands made for themselves.")
+@click.option(
+    "--all", "everything", is_flag=True, help="Also acts on keys that commands made for themselves."
+)
 def audit(deployment: Deployment, limit: int, everything: bool) -> None:
     """Show who did what, when and why: the newest acts first."""
     from scoreboard import history
