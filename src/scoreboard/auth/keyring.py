@@ -72,7 +72,7 @@ class Keyring:
 class NotYetKnown(Exception):
     """What was signed depends on what is not known here (yet); ``ask`` may bring it."""
 
-    def __init__(self, detail: str, ask: Callable[[], Awaitable[None]]) -> None:
+    def __init__(self, detail: str, ask: Callable[[], Awaitable[object]]) -> None:
         self.detail, self.ask = detail, ask
         super().__init__(detail)
 
