@@ -21,6 +21,7 @@ from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 
 from deployment import Deployment, submit, until
 from scoreboard.auth import Auth, jwks, tokens
+from scoreboard.auth.grants import Grants
 from scoreboard.auth.keyring import NotYetKnown
 from scoreboard.auth.keys import Keys
 from scoreboard.auth.proxies import Proxies
@@ -310,6 +311,72 @@ async def test_a_key_file_that_changes_or_goes_takes_effect_within_seconds(
         await is_now("fine", "invalid_token")
         file.unlink()
         await is_now("unknown kid", "unknown kid")
+
+
+def hs256(secret: str) -> str:
+    claims = jwt.decode(ID.token(), options={"verify_signature": False})
+    return jwt.encode(claims, secret, "HS256")
+
+
+def secret_file(file: Path, secret: str, mode: int = 0o600) -> Path:
+    """A file with a secret, put in its place in one step."""
+    beside = file.with_suffix(".next")
+    beside.write_text(secret + "\n")
+    beside.chmod(mode)
+    return beside.replace(file)
+
+
+async def test_a_file_with_a_secret_that_changes_or_goes_takes_effect_within_seconds(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file, next_secret = secret_file(tmp_path / "issuer.secret", SECRET), SECRET[::-1]
+    judge = tokens_of(algorithms=("HS256",), secret_file=str(file))
+    old, new = hs256(SECRET), hs256(next_secret)
+    async with followed(judge):
+        assert (code(judge, old), code(judge, new)) == ("fine", "invalid_token")
+
+        async def is_now(first: str, second: str) -> None:
+            began = time.monotonic()
+
+            async def so() -> bool:
+                return (code(judge, old), code(judge, new)) == (first, second)
+
+            await until(so)
+            assert time.monotonic() - began < 5
+
+        secret_file(file, next_secret, 0o644)
+
+        async def told() -> bool:
+            return "may be read by others" in caplog.text
+
+        await until(told)
+        assert code(judge, old) == "fine"  # as with a file that is no key
+        file.chmod(0o600)
+        await is_now("invalid_token", "fine")  # though the old one was remembered
+        file.unlink()
+        await is_now("unknown kid", "unknown kid")
+
+
+@pytest.mark.parametrize(
+    ("secret", "mode", "complaint"),
+    [(SECRET, 0o640, "chmod 600"), (SECRET, 0o604, "chmod 600"), ("x" * 31, 0o600, "must hold 32 bytes")],
+)
+def test_a_file_whose_secret_is_weak_or_none_is_refused_at_start(
+    tmp_path: Path, secret: str, mode: int, complaint: str
+) -> None:
+    file = secret_file(tmp_path / "issuer.secret", secret, mode)
+    with pytest.raises(ConfigurationError, match=complaint):
+        tokens_of(algorithms=("HS256",), secret_file=str(file))
+
+
+def test_a_secret_is_a_token_issuers_or_a_grant_issuers_wherever_it_stands(tmp_path: Path) -> None:
+    file = secret_file(tmp_path / "issuer.secret", SECRET)
+    table = AuthTable(
+        issuers=(Issuer(issuer="a", algorithms=("HS256",), secret=SECRET),),
+        grant_issuers=(Issuer(issuer="b", algorithms=("HS256",), secret_file=str(file)),),
+    )
+    with pytest.raises(ConfigurationError, match="a set apart"):
+        Grants(Config(auth=table), Environment())
 
 
 # Keys by URL.

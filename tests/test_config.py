@@ -10,6 +10,7 @@ import pytest
 from scoreboard.config import Board, Config, environment, load, secret_of
 from scoreboard.errors import ConfigurationError
 
+SECRETS = '[[auth.issuers]]\nissuer = "x"\nalgorithms = ["HS256"]\n'
 URL = '[[auth.issuers]]\nissuer = "x"\nalgorithms = ["EdDSA"]\njwks_url = "{}"\n'
 
 
@@ -78,6 +79,11 @@ def test_an_event_counts_on_every_board_that_takes_its_type(tmp_path: Path) -> N
             '[[auth.issuers]]\nissuer = "x"\nalgorithms = ["HS256"]\nsecret_env = "K"',
             "variable K must hold 32",
         ),
+        (SECRETS, "HS256 needs secret_env or secret_file"),
+        (SECRETS + 'secret_env = "K"\nsecret_file = "s"', "one of the two"),
+        (SECRETS + 'secret_file = "s"\nkeys = ["a.pem"]', "alone"),
+        (SECRETS + 'secret_file = "none"', "No such file"),
+        ('[[auth.issuers]]\nissuer = "x"\nalgorithms = ["EdDSA"]\nsecret_file = "s"', "one of the two"),
         ('[[auth.issuers]]\nissuer = "x"\nalgorithms = ["HS256", "EdDSA"]', "may not share an issuer"),
         ('[[auth.issuers]]\nissuer = "x"\nalgorithms = ["EdDSA"]\nkeys = ["no.pem"]', "No such file"),
         ('[[auth.issuers]]\nissuer = "x"\nalgorithms = ["EdDSA"]', "one of the two"),
@@ -163,6 +169,12 @@ def test_the_catalogues_hash_tells_another_catalogue(tmp_path: Path) -> None:
 def test_keys_are_fetched_over_tls_or_from_this_machine(tmp_path: Path, url: str) -> None:
     (issuer,) = loaded(tmp_path, URL.format(url)).auth.issuers
     assert (issuer.jwks_url, issuer.jwks_seconds) == (url, 60)
+
+
+def test_the_file_of_a_secret_is_looked_for_beside_the_configuration(tmp_path: Path) -> None:
+    (tmp_path / "issuer.secret").write_text("x" * 32)
+    (issuer,) = loaded(tmp_path, SECRETS + 'secret_file = "issuer.secret"').auth.issuers
+    assert issuer.secret_file == str(tmp_path / "issuer.secret")
 
 
 def test_a_variable_of_a_grant_issuers_secret_may_have_our_prefix(tmp_path: Path) -> None:

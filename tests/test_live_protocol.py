@@ -72,19 +72,37 @@ async def test_an_unknown_board_is_told_by_a_close_code(live: Serving, board: st
     await until(lambda: live.hubs.connections == 0)
 
 
+UPGRADE = (
+    b"GET /nowhere HTTP/1.1\r\nHost: board\r\nConnection: upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n\r\n"
+)
+
+
 @pytest.mark.parametrize(
     ("request_bytes", "status"),
     [
         (b"GET /boards/main/live HTTP/1.1\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n", 400),
         (b"POST /boards/main/live HTTP/1.1\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n", 405),
-        (b"GET /" + b"x" * 9000 + b" HTTP/1.1\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n", 414),
+        (b"GET /" + b"x" * 9000 + b" HTTP/1.1\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n", 400),
         (b"GET / HTTP/1.1\r\nContent-Length: 9\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n", 400),
+        (UPGRADE, 404),
     ],
 )
 async def test_a_bad_handshake_is_refused(live: Serving, request_bytes: bytes, status: int) -> None:
     async with await Raw.connect(live) as client:
         await client.send_bytes(request_bytes)
-        assert int((await client.rest()).split()[1]) == status
+        head, _, body = (await client.rest()).partition(b"\r\n\r\n")
+        told = msgspec.json.decode(body)
+        assert int(head.split()[1]) == told["status"] == status
+        assert told["code"] == {400: "malformed_request", 404: "not_found", 405: "method_not_allowed"}[status]
+        for header in (
+            b"content-type: application/problem+json",
+            b"x-content-type-options: nosniff",
+            b"referrer-policy: no-referrer",
+            b"connection: close",
+        ):
+            assert header in head.lower().split(b"\r\n"), header
+        assert (b"\r\nAllow: GET" in head) is (status == 405)
     await until(lambda: live.hubs.connections == 0)
 
 

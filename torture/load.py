@@ -21,9 +21,9 @@ from websockets.exceptions import WebSocketException
 from websockets.typing import Subprotocol
 
 from scoreboard.auth.profile import signed
-from scoreboard.auth.tokens import LOCAL_AUDIENCE, LOCAL_ISSUER, PURPOSE
+from scoreboard.auth.tokens import LOCAL_AUDIENCE, PURPOSE
 from scoreboard.envelope import purpose_key
-from scoreboard.model import Frame
+from scoreboard.model import LOCAL_ISSUER, Frame
 from torture.system import System
 from torture.told import Screen, Told
 

@@ -22,6 +22,8 @@ from scoreboard.book import Applied
 from scoreboard.database import STATEMENTS
 from scoreboard.group_commit import partition_of
 from scoreboard.model import (
+    GIVER_ENDS,
+    LOCAL_ISSUER,
     Accepted,
     Amend,
     Mark,
@@ -38,6 +40,11 @@ if TYPE_CHECKING:
 
 DIFFERENCES = 1_000  # lines of a dry run; the totals tell the rest
 AMEND_SECONDS = 300.0  # a statement over the whole ledger; the log waits meanwhile
+
+# The reference of an event that stands for a grant is the grant's issuer, a space, and the grant's id, which
+# holds no space. That of our own begins with the key that had it made.
+OF_KEY = f"(principal = 'key:' || $0 OR starts_with(reference, '{LOCAL_ISSUER} ' || $0 || '{GIVER_ENDS}'))"
+OF_GRANT_ISSUER = "starts_with(reference, $0 || ' ') AND strpos(substr(reference, length($0) + 2), ' ') = 0"
 
 
 class Difference(Struct, frozen=True, rename="camel"):
@@ -135,6 +142,8 @@ def target_of(entry: Amend) -> str:
         parts.append(f"user {entry.user}")
     if entry.key:
         parts.append(f"key {entry.key}")
+    if entry.grant_issuer:
+        parts.append(f"grants of {entry.grant_issuer}")
     if entry.since is not None:
         parts.append(f"from {text_of_time(entry.since)}")
     if entry.until is not None:
@@ -146,19 +155,24 @@ async def _gather(connection: Connection, entry: Amend, before: int | None) -> N
     """Fill the table ``amending`` with what the command is about."""
     wanted: list[tuple[str, int | str | datetime | pgproto.UUID]] = []
     if before is not None:
-        wanted.append(("accept_no < ", before))
+        wanted.append(("accept_no < $0", before))
     if entry.event is not None:
-        wanted.append(("event_id = ", pgproto.UUID(entry.event)))
+        wanted.append(("event_id = $0", pgproto.UUID(entry.event)))
     if entry.user:
-        wanted.append(("user_id = ", entry.user))
+        wanted.append(("user_id = $0", entry.user))
     if entry.key:
-        wanted.append(("principal = ", f"key:{entry.key}"))
+        wanted.append((OF_KEY, entry.key))
+    if entry.grant_issuer:
+        wanted.append((OF_GRANT_ISSUER, entry.grant_issuer))
     if entry.since is not None:
-        wanted.append(("at >= ", entry.since))
+        wanted.append(("at >= $0", entry.since))
     if entry.until is not None:
-        wanted.append(("at < ", entry.until))
+        wanted.append(("at < $0", entry.until))
     # Only the conditions that are given: each then finds its index.
-    conditions = "".join(f" AND {condition}${n}" for n, (condition, _) in enumerate(wanted, 1))
+    conditions = "".join(
+        f" AND {condition.replace('$0', f'${n}::text' if isinstance(value, str) else f'${n}')}"
+        for n, (condition, value) in enumerate(wanted, 1)
+    )
     if entry.verdict is Verdict.RESTORE and entry.event is None:
         # What was revoked before it came was never judged: not by a ban, nor by the rules of its type.
         conditions += " AND before IS NOT NULL"

@@ -283,7 +283,7 @@ async def _accepting(
         inbox=await queue.listen(outcomes.take),
     )
     grants = Grants(config, settings.environment)
-    policy = Policy(config, grants)
+    policy = Policy(config, grants, services.auth.keys)
     owned.append(tasks.create_task(commit.run(), name="group commit"))
     owned.append(tasks.create_task(grants.run(), name="grant issuers' keys"))
     return Services(

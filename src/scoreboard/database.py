@@ -231,6 +231,12 @@ class Database:
             rows = await connection.fetch(STATEMENTS["key_by_hash"], list(hashes), timeout=CONNECT_SECONDS)
         return {row["hash"]: row for row in rows}
 
+    async def standing_keys(self, ids: Iterable[str]) -> set[str]:
+        """Which of these keys have not been revoked; they may have expired or been replaced."""
+        async with self.connection() as connection:
+            rows = await connection.fetch(STATEMENTS["standing_keys"], list(ids), timeout=CONNECT_SECONDS)
+        return {row["id"] for row in rows}
+
     async def use_keys(self, ids: Iterable[str]) -> None:
         """Note that these keys have been used."""
         async with self.connection() as connection:

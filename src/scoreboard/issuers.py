@@ -39,6 +39,8 @@ class Issuer(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """How often they are fetched."""
     secret_env: str | None = None
     """The variable that holds the secret, for HS256."""
+    secret_file: str | None = None
+    """Or the file that holds it, relative to the configuration file; white space at its ends is left out."""
     secret: str | None = field(default=None, name="secret (set through secret_env)")
 
 
@@ -61,8 +63,11 @@ def resolved(
 
 def _resolved(issuer: Issuer, place: str, folder: Path, env: Mapping[str, str]) -> Issuer:
     if issuer.algorithms == ("HS256",):
-        if issuer.secret_env is None or issuer.keys or issuer.jwks_url is not None:
-            raise ConfigurationError(f"{place}: HS256 needs secret_env and no keys")
+        if (issuer.secret_env is None) == (issuer.secret_file is None) or issuer.keys or issuer.jwks_url:
+            raise ConfigurationError(f"{place}: HS256 needs secret_env or secret_file, one of the two, alone")
+        if issuer.secret_file is not None:
+            return msgspec.structs.replace(issuer, secret_file=_file(issuer.secret_file, folder, place))
+        assert issuer.secret_env is not None  # noqa: S101  one of the two
         secret = env.get(issuer.secret_env, "")
         if len(secret.encode()) < SECRET_BYTES:
             msg = f"{place}: the variable {issuer.secret_env} must hold {SECRET_BYTES} bytes or more"
@@ -70,16 +75,20 @@ def _resolved(issuer: Issuer, place: str, folder: Path, env: Mapping[str, str]) 
         return msgspec.structs.replace(issuer, secret=secret)
     if "HS256" in issuer.algorithms:
         raise ConfigurationError(f"{place}: HS256 may not share an issuer with public keys (RFC 8725, 3.1)")
-    if issuer.secret_env is not None or bool(issuer.keys) == (issuer.jwks_url is not None):
+    if issuer.secret_env or issuer.secret_file or bool(issuer.keys) == (issuer.jwks_url is not None):
         told = ", ".join(issuer.algorithms) or "without algorithms it"
         raise ConfigurationError(f'{place}: {told} needs keys = ["file.pem"] or jwks_url, one of the two')
     if issuer.jwks_url is not None:
         _check_url(issuer.jwks_url, place)
-    keys = tuple(key if key.startswith(PEM) else str((folder / key).absolute()) for key in issuer.keys)
-    for key in keys:
-        if not key.startswith(PEM) and not Path(key).is_file():
-            raise ConfigurationError(f"{place}: {key}: No such file")
+    keys = tuple(key if key.startswith(PEM) else _file(key, folder, place) for key in issuer.keys)
     return msgspec.structs.replace(issuer, keys=keys)
+
+
+def _file(name: str, folder: Path, place: str) -> str:
+    path = (folder / name).absolute()
+    if not path.is_file():
+        raise ConfigurationError(f"{place}: {path}: No such file")
+    return str(path)
 
 
 def _check_url(url: str, place: str) -> None:

@@ -22,6 +22,11 @@ PLACES = 1024
 PERIOD = "all"
 """The one period there is for now; it is part of every key from the start."""
 
+LOCAL_ISSUER = "scoreboard"
+"""The issuer of what we sign ourselves: local tokens, and grants."""
+GIVER_ENDS = "."
+"""In the id of a grant of ours it ends the id of the key that had it made. Without one there was no key."""
+
 USER_ID_CHARACTERS = 128
 USER_ID_BYTES = 256
 NAME_CHARACTERS = 64
@@ -232,11 +237,13 @@ class Amend(Struct, frozen=True, array_like=True, tag_field="kind", tag="amend")
     event: Annotated[bytes, Meta(min_length=16, max_length=16)] | None = None
     user: str = ""
     key: str = ""
-    """The id of the service's key that reported them."""
+    """The id of the service's key that reported them, or had their grants made."""
     since: datetime | None = None
     """Time of acceptance, from and with."""
     until: datetime | None = None
     """Time of acceptance, before."""
+    grant_issuer: str = ""
+    """Who signed the grants that they stand for."""
 
 
 Entry = Update | Rename | Mark | Amend

@@ -28,4 +28,6 @@ Type = Annotated[str, Meta(extra_json_schema=TYPE, examples=["boss-kill"])]
 ActionId = Annotated[str, Meta(extra_json_schema={"pattern": f"^({TYPE_PATTERN}:{UNIQUE_PATTERN}|{_JWT})$"})]
 Name = Annotated[str, Meta(min_length=1, max_length=NAME_CHARACTERS, extra_json_schema={"pattern": _VISIBLE})]
 KeyId = Annotated[str, Meta(extra_json_schema={"pattern": f"^{KEY_ID_PATTERN}$"})]
+# As long as the configuration lets it be. PostgreSQL's text takes no NUL, and a command must never fail.
+Issuer = Annotated[str, Meta(min_length=1, max_length=256, pattern=r"^[^\x00-\x1f\x7f]+$")]
 Duration = Annotated[str, Meta(extra_json_schema={"pattern": "^0*[1-9][0-9]{0,8}[smhd]$"})]

@@ -71,7 +71,7 @@ def routes(services: Services) -> list[HTTPRouteHandler]:
         if seconds is None or not 1 <= seconds <= LIFETIME_SECONDS:
             raise Problem("invalid_field", f"expiresIn must be 1 to {LIFETIME_SECONDS} seconds, or like 15m.")
         policy.check_grantable(principal, wanted.action)
-        text, expires = new_grant(services.secret, wanted.user_id, wanted.action, seconds)
+        text, expires = new_grant(services.secret, wanted.user_id, wanted.action, seconds, principal.id)
         made = GrantMade(text, text_of_time(expires))
         return Response(made, status_code=201, headers={"cache-control": "no-store"})
 

@@ -27,7 +27,7 @@ from msgspec import Meta, Struct
 from scoreboard import history
 from scoreboard.amending import Trial
 from scoreboard.api.boards import user_in_path
-from scoreboard.api.forms import KeyId, UserId
+from scoreboard.api.forms import Issuer, KeyId, UserId
 from scoreboard.api.responses import WHO, WRITE, problems
 from scoreboard.api.services import Services
 from scoreboard.api.update_score import BODY_BYTES, parse_strictly, read_body
@@ -81,7 +81,13 @@ class Selection(Struct, frozen=True, forbid_unknown_fields=True, rename="camel")
 
     event_id: Annotated[UUID | None, Meta(description="One event, also one that has not come yet.")] = None
     user_id: Annotated[UserId | None, Meta(description="Events of this user.")] = None
-    key_id: Annotated[KeyId | None, Meta(description="Events reported with this service's key.")] = None
+    key_id: Annotated[
+        KeyId | None,
+        Meta(description="Events reported with this service's key, or with grants that it had made."),
+    ] = None
+    grant_issuer: Annotated[
+        Issuer | None, Meta(description="Events of grants that this issuer signed; `scoreboard` is ours.")
+    ] = None
     since: Annotated[Time | None, Meta(description="Accepted at or after this time (RFC 3339).")] = None
     until: Annotated[Time | None, Meta(description="Accepted before this time.")] = None
     reason: Reason = ""
@@ -283,8 +289,10 @@ def _command(
     verdict: Verdict, selection: Selection, principal: Principal, act: bytes, partition: int
 ) -> Amend:
     given = (selection.event_id, selection.user_id, selection.key_id, selection.since, selection.until)
-    if all(one is None for one in given):
-        raise Problem("invalid_field", "Say which events: eventId, userId, keyId, since or until.")
+    if selection.grant_issuer is None and all(one is None for one in given):
+        raise Problem(
+            "invalid_field", "Say which events: eventId, userId, keyId, grantIssuer, since or until."
+        )
     if selection.user_id is not None:
         _check_user(selection.user_id)
     if selection.key_id is not None and not re.fullmatch(KEY_ID_PATTERN, selection.key_id):
@@ -301,6 +309,7 @@ def _command(
         selection.key_id or "",
         _utc("since", selection.since),
         _utc("until", selection.until),
+        selection.grant_issuer or "",
     )
 
 

@@ -17,11 +17,11 @@ from msgspec import Struct
 
 from scoreboard.auth import keyring
 from scoreboard.auth.profile import LIFETIME_SECONDS, Kind, signed, verified
-from scoreboard.auth.tokens import LOCAL_AUDIENCE, LOCAL_ISSUER, own_keyring
+from scoreboard.auth.tokens import LOCAL_AUDIENCE, own_keyring
 from scoreboard.config import Config, Environment
 from scoreboard.envelope import purpose_key
 from scoreboard.errors import Problem
-from scoreboard.model import TYPE_PATTERN, event_id_of_grant
+from scoreboard.model import GIVER_ENDS, LOCAL_ISSUER, TYPE_PATTERN, event_id_of_grant
 
 __all__ = ["DEFAULT_SECONDS", "LIFETIME_SECONDS", "Grant", "Grants", "new_grant"]
 
@@ -46,6 +46,8 @@ class Grant(Struct, frozen=True):
     reference: str
     """Who gave it, and its id."""
     event_id: bytes
+    giver: str | None = None
+    """Of one of our own: the id of the key that had it made."""
 
 
 class Grants:
@@ -75,22 +77,30 @@ class Grants:
             raise Problem("invalid_grant", "The grant is for another user.", event_id=str(event_id))
         if found.expired:
             raise Problem("grant_expired", event_id=str(event_id))
-        return Grant(action, f"{issuer} {grant_id}", event_id.bytes)
+        giver, made_with_key, _ = grant_id.partition(GIVER_ENDS)
+        ours = issuer == LOCAL_ISSUER and made_with_key
+        return Grant(action, f"{issuer} {grant_id}", event_id.bytes, giver if ours else None)
 
     async def run(self) -> None:
         """Follow the grant issuers' keys until cancelled."""
         await keyring.follow(self._keyrings.values())
 
 
-def new_grant(secret: str, user: str, action: str, seconds: int) -> tuple[str, datetime]:
-    """A grant of our own: (its text, when it expires)."""
+def new_grant(
+    secret: str, user: str, action: str, seconds: int, giver: str | None = None
+) -> tuple[str, datetime]:
+    """A grant of our own: (its text, when it expires). ``giver``: the id of the key that had it made.
+
+    The giver is a part of the grant's id. So it comes into the ledger with it, and the event is found by it.
+    """
     now = int(time.time())
+    before = "" if giver is None else giver + GIVER_ENDS
     claims = {
         "iss": LOCAL_ISSUER,
         "aud": LOCAL_AUDIENCE,
         "sub": user,
         "act": action,
-        "jti": secrets.token_urlsafe(ID_BYTES),
+        "jti": before + secrets.token_urlsafe(ID_BYTES),
         "iat": now,
         "exp": now + seconds,
     }

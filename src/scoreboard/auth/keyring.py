@@ -1,9 +1,10 @@
 """Keyrings: the keys that an issuer has right now, each bound to one algorithm.
 
 In comes an issuer of the configuration; out goes its keyring, whose ``keys`` is replaced as a whole when they
-change. A secret stands for as long as the process. PEM files are looked at every second, so that a key that
-is taken away stops counting within seconds in every process; ``jwks.py`` follows a URL in the same way. A key
-must never be used with another algorithm than its own, whatever a token says (RFC 8725 section 3.1).
+change. A secret of the environment stands for as long as the process. Files, of PEM keys or with a secret,
+are looked at every second, so that a key that is taken away stops counting within seconds in every process;
+``jwks.py`` follows a URL in the same way. A key must never be used with another algorithm than its own,
+whatever a token says (RFC 8725 section 3.1).
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 from msgspec import Struct
 
 from scoreboard.errors import ConfigurationError, Problem
-from scoreboard.issuers import PEM, Issuer
+from scoreboard.issuers import PEM, SECRET_BYTES, Issuer
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +73,7 @@ class Keyring:
 class NotYetKnown(Exception):
     """What was signed depends on what is not known here (yet); ``ask`` may bring it."""
 
-    def __init__(self, detail: str, ask: Callable[[], Awaitable[None]]) -> None:
+    def __init__(self, detail: str, ask: Callable[[], Awaitable[object]]) -> None:
         self.detail, self.ask = detail, ask
         super().__init__(detail)
 
@@ -91,14 +92,18 @@ async def once_more(unknown: NotYetKnown, judge: Callable[[], T], code: str) -> 
 
 
 class FileKeyring(Keyring):
-    """Public keys as PEM: files that may change, and text that stays."""
+    """Public keys as PEM, files that may change and text that stays; or a secret in a file."""
 
     def __init__(self, issuer: Issuer) -> None:
-        """Raises ``ConfigurationError`` if one is not a public key of one of the issuer's algorithms."""
+        """Raises ``ConfigurationError`` if one is not a public key of one of the issuer's algorithms.
+
+        Or if the secret is too short, or others may read its file.
+        """
         self._issuer = issuer
+        self._sources = issuer.keys if issuer.secret_file is None else (issuer.secret_file,)
         self._seen: dict[str, tuple[int, ...]] = {}
         self._good: dict[str, Key] = {}
-        for source in issuer.keys:
+        for source in self._sources:
             try:
                 self._look(source)
             except (ValueError, OSError) as error:
@@ -107,7 +112,7 @@ class FileKeyring(Keyring):
 
     async def run(self) -> None:
         """Look at the files until cancelled."""
-        files = [source for source in self._issuer.keys if not source.startswith(PEM)]
+        files = [source for source in self._sources if not source.startswith(PEM)]
         while files:
             await asyncio.sleep(LOOK_SECONDS)
             if await asyncio.to_thread(self._changed, files):
@@ -134,14 +139,15 @@ class FileKeyring(Keyring):
             self._good[source] = _public_key(source, self._issuer)
             return
         found = Path(source).stat()
-        stamp = (found.st_ino, found.st_size, found.st_mtime_ns)
+        stamp = (found.st_ino, found.st_size, found.st_mtime_ns, found.st_mode)
         if self._seen.get(source) == stamp:
             return
         self._seen[source] = stamp
-        with Path(source).open(encoding="ascii") as file:
+        secret = self._issuer.secret_file is not None
+        with Path(source).open(encoding="utf-8" if secret else "ascii") as file:
             text = file.read(PEM_BYTES)
         try:
-            self._good[source] = _public_key(text, self._issuer)
+            self._good[source] = _secret(text, found.st_mode) if secret else _public_key(text, self._issuer)
         except ValueError as error:
             raise ValueError(f"{source}: {error}") from error
 
@@ -155,6 +161,15 @@ def _public_key(pem: str, issuer: Issuer) -> Key:
     if algorithm not in issuer.algorithms:
         raise ValueError(f"a key is for {algorithm}, which is not among its algorithms")
     return Key(algorithm, public)
+
+
+def _secret(text: str, mode: int) -> Key:
+    if mode & 0o077:
+        raise ValueError("it may be read by others; chmod 600")
+    secret = text.strip().encode()
+    if len(secret) < SECRET_BYTES:
+        raise ValueError(f"it must hold {SECRET_BYTES} bytes or more")
+    return Key("HS256", secret)
 
 
 def algorithm_of(public: object) -> str:
@@ -203,10 +218,13 @@ def _facts(issuer: Issuer) -> Iterable[Any]:
     """What two issuers must not share."""
     if issuer.jwks_url is not None:
         return [issuer.jwks_url]
-    if issuer.secret is not None:
-        return [issuer.secret]
-    keys = FileKeyring(issuer).keys or ()
-    return [key.material.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo) for key in keys]
+    keys = keyring_of(issuer).keys or ()
+    return [
+        key.material
+        if key.algorithm == "HS256"
+        else key.material.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        for key in keys
+    ]
 
 
 async def follow(rings: Iterable[Keyring]) -> None:

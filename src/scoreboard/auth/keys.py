@@ -5,6 +5,9 @@ rate-limited, a negative answer kept for a second), so that a key works everywhe
 Once a second all keys known here are asked for again, so that a revocation works everywhere within two. With
 the database away, keys that are known go on working, until they expire. When a key was last used is noted by
 the same task, at most once a minute, and never by a request.
+
+A key that had grants made is known by its id in the same way, so that they end with its revocation. Such ids
+come out of what we have signed: nobody can have invented ones looked up.
 """
 
 from __future__ import annotations
@@ -12,11 +15,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+from collections.abc import Callable, Coroutine, Hashable
+from functools import partial
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from msgspec import Struct
 
+from scoreboard.auth.keyring import NotYetKnown
 from scoreboard.database import Database, hash_of_key
 from scoreboard.errors import DatabaseUnavailable, Problem
 from scoreboard.model import Principal
@@ -27,10 +33,12 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+What = TypeVar("What", bound=Hashable)
+Found = TypeVar("Found")
 KEY_PREFIX = "sb_"
 REFRESH_SECONDS = 1.0
 UNKNOWN_SECONDS = 1.0  # how long a negative answer is kept
-KNOWN = 10_000  # keys remembered a process, known and unknown: about 2 MB
+KNOWN = 10_000  # keys remembered a process, of each sort (known, unknown, givers): about 2 MB
 NOTE_SECONDS = 60.0  # between two notes that a key has been used
 LOOKUPS = 100  # look-ups of unknown keys a second and process; the database is not for guessing
 _FORM = re.compile(r"sb_[A-Za-z0-9_-]{43}")
@@ -44,6 +52,33 @@ class _Known(Struct, frozen=True):
     """When it expires, on this machine's monotonic clock."""
 
 
+class _LookUp(Generic[What, Found]):
+    """Asks the database for one thing once, however many wait for it."""
+
+    def __init__(self, ask: Callable[[What], Coroutine[Any, Any, Found]]) -> None:
+        self._ask = ask
+        self._asking: dict[What, asyncio.Task[Found]] = {}
+
+    def __contains__(self, what: What) -> bool:
+        return what in self._asking
+
+    async def __call__(self, what: What) -> Found:
+        """What was found. Raises ``Problem``: ``unavailable``."""
+        asking = self._asking.get(what)
+        if asking is None:
+            asking = self._asking[what] = asyncio.create_task(self._ask(what))
+            asking.add_done_callback(partial(self._asked, what))
+        try:
+            return await asyncio.shield(asking)
+        except DatabaseUnavailable as error:
+            raise Problem("unavailable", "The key cannot be looked up right now.", retry_after=1) from error
+
+    def _asked(self, what: What, done: asyncio.Task[Found]) -> None:
+        del self._asking[what]
+        if not done.cancelled():
+            done.exception()  # whoever still waits gets it; if nobody does, it is seen here
+
+
 class Keys:
     """Knows services by their keys. ``run`` must be running for revocations to be noticed."""
 
@@ -53,7 +88,8 @@ class Keys:
         self._used: set[str] = set()  # ids, since it was last noted; of known keys, so as bounded as they are
         self._noted: dict[str, float] = {}
         self._unknown: dict[bytes, float] = {}
-        self._asking: dict[bytes, asyncio.Task[_Known | None]] = {}
+        self._givers: dict[str, bool] = {}  # keys that had grants made: do they stand?
+        self._look_up, self._look_up_giver = _LookUp(self._ask), _LookUp(self._ask_giver)
         self._second, self._lookups = 0, 0
 
     async def principal(self, key: str, address: str | None = None) -> Principal:
@@ -70,25 +106,24 @@ class Keys:
             return known.principal
         if not _FORM.fullmatch(key) or self._unknown.get(digest, 0.0) > monotonic():
             raise Problem("invalid_token", "There is no such key.")
-        asking = self._asking.get(digest)
-        if asking is None:
+        if digest not in self._look_up:
             self._limit(address)
-            asking = asyncio.create_task(self._ask(digest))
-            self._asking[digest] = asking
-            asking.add_done_callback(lambda done: self._asked(digest, done))
-        try:
-            found = await asyncio.shield(asking)
-        except DatabaseUnavailable as error:
-            raise Problem("unavailable", "The key cannot be looked up right now.", retry_after=1) from error
+        found = await self._look_up(digest)
         if found is None:
             raise Problem("invalid_token", "There is no such key.")
         self._used.add(found.principal.id)
         return found.principal
 
-    def _asked(self, digest: bytes, done: asyncio.Task[_Known | None]) -> None:
-        del self._asking[digest]
-        if not done.cancelled():
-            done.exception()  # whoever still waits gets it; if nobody does, it is seen here
+    def stands(self, key_id: str) -> bool:
+        """Do the grants stand that this key had made? They do when it has ended, but not when it was revoked.
+
+        Raises:
+            NotYetKnown: it has not been looked up here.
+        """
+        standing = self._givers.get(key_id)
+        if standing is None:
+            raise NotYetKnown("It is not known which key had it made.", partial(self._look_up_giver, key_id))
+        return standing
 
     def _limit(self, address: str | None) -> None:
         if address is not None:
@@ -102,9 +137,8 @@ class Keys:
 
     async def _ask(self, digest: bytes) -> _Known | None:
         found = (await self._database.keys([digest])).get(digest)
-        for memory in (self._known, self._unknown):
-            if len(memory) >= KNOWN:
-                memory.pop(next(iter(memory)))  # the oldest
+        _make_room(self._known)
+        _make_room(self._unknown)
         if found is None:
             self._known.pop(digest, None)
             self._unknown[digest] = monotonic() + UNKNOWN_SECONDS
@@ -112,23 +146,32 @@ class Keys:
         known = self._known[digest] = _known(found)
         return known
 
+    async def _ask_giver(self, key_id: str) -> None:
+        standing = await self._database.standing_keys([key_id])
+        _make_room(self._givers)
+        self._givers[key_id] = key_id in standing
+
     async def run(self) -> None:
         """Notice revocations, and note which keys are used, until cancelled."""
         while True:
             await asyncio.sleep(REFRESH_SECONDS)
-            asked = list(self._known)
-            if not asked:
-                continue
             try:
-                found = await self._database.keys(asked)
-                for digest in asked:
-                    if digest in found:
-                        self._known[digest] = _known(found[digest])
-                    else:
-                        self._known.pop(digest, None)
+                await self._refresh()
                 await self._note()
             except DatabaseUnavailable as error:
                 logger.warning("revocations are not noticed: %s", error)
+
+    async def _refresh(self) -> None:
+        if asked := list(self._known):
+            found = await self._database.keys(asked)
+            for digest in asked:
+                if digest in found:
+                    self._known[digest] = _known(found[digest])
+                else:
+                    self._known.pop(digest, None)
+        if givers := list(self._givers):
+            standing = await self._database.standing_keys(givers)
+            self._givers |= {key_id: key_id in standing for key_id in givers}
 
     async def _note(self) -> None:
         now = monotonic()
@@ -137,6 +180,11 @@ class Keys:
             await self._database.use_keys(due)
             self._noted |= dict.fromkeys(due, now)
             self._used -= due
+
+
+def _make_room(memory: dict[Any, Any]) -> None:
+    if len(memory) >= KNOWN:
+        memory.pop(next(iter(memory)))  # the oldest
 
 
 def _known(row: asyncpg.Record) -> _Known:

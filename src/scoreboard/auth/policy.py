@@ -10,6 +10,7 @@ import re
 from uuid import UUID
 
 from scoreboard.auth.grants import Grants
+from scoreboard.auth.keys import Keys
 from scoreboard.config import Config
 from scoreboard.errors import Problem
 from scoreboard.model import (
@@ -28,10 +29,10 @@ _ACTION_ID = re.compile(f"({TYPE_PATTERN}):({UNIQUE_PATTERN})")
 class Policy:
     """Decides on updates under one catalogue."""
 
-    def __init__(self, config: Config, grants: Grants) -> None:
+    def __init__(self, config: Config, grants: Grants, keys: Keys) -> None:
         self._actions = config.actions
         self._boards = {action: config.boards_of(action) for action in config.actions}
-        self._grants = grants
+        self._grants, self._keys = grants, keys
 
     def decide(self, principal: Principal, user_id: str, action_id: str) -> Update:
         """The update that is accepted.
@@ -39,7 +40,8 @@ class Policy:
         Raises:
             Problem: ``insufficient_scope``, ``user_mismatch``, ``invalid_field``, ``invalid_grant``,
                 ``grant_expired``, ``unknown_action`` or ``action_not_allowed``.
-            NotYetKnown: the grant may be in order, but its issuer's key is not known.
+            NotYetKnown: the grant may be in order, but its issuer's key is not known, or whether the key that
+                had it made was revoked.
         """
         if principal.kind == "user":
             if principal.id != user_id:
@@ -52,6 +54,8 @@ class Policy:
         if granted:
             grant = self._grants.read(action_id, user_id)
             action, reference, event_id = grant.action, grant.reference, grant.event_id
+            if grant.giver is not None and not self._keys.stands(grant.giver):
+                raise _refused("invalid_grant", "The key that had it made has been revoked.", event_id)
         else:
             parts = _ACTION_ID.fullmatch(action_id)
             if parts is None:

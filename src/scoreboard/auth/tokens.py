@@ -21,11 +21,10 @@ from scoreboard.auth.profile import LIFETIME_SECONDS, Kind, signed, verified
 from scoreboard.config import Config, Environment
 from scoreboard.envelope import purpose_key
 from scoreboard.errors import Problem
-from scoreboard.model import Principal, flaw_of_name, flaw_of_user_id
+from scoreboard.model import LOCAL_ISSUER, Principal, flaw_of_name, flaw_of_user_id
 
 __all__ = ["LIFETIME_SECONDS", "Tokens", "local_token"]
 
-LOCAL_ISSUER = "scoreboard"
 LOCAL_AUDIENCE = "scoreboard"
 PURPOSE = "local tokens"
 REMEMBERED = 50_000  # verified tokens: about 20 MB, and 50 if all ids and names are as long as may be

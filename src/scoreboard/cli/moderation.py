@@ -48,7 +48,8 @@ _mark("show", "shown", "Show USER again.")
 def _amend(verdict: Verdict, told: str, summary: str) -> None:
     @click.option("--event", "event_id", type=click.UUID, help="One event, by its eventId.")
     @click.option("--user", help="Events of this user.")
-    @click.option("--key-id", help="Events reported with this key (see key list).")
+    @click.option("--key-id", help="Events reported with this key (see key list), or with its grants.")
+    @click.option("--grant-issuer", help="Events of grants that this issuer signed; scoreboard: ours.")
     @click.option("--since", help="Accepted at or after this time (ISO 8601; UTC if it says no zone).")
     @click.option("--until", help="Accepted before this time.")
     @reason_option
@@ -58,11 +59,14 @@ def _amend(verdict: Verdict, told: str, summary: str) -> None:
             "eventId": None if given["event_id"] is None else str(given["event_id"]),
             "userId": given["user"],
             "keyId": given["key_id"],
+            "grantIssuer": given["grant_issuer"],
             "since": _time("--since", given["since"]),
             "until": _time("--until", given["until"]),
         }
         if not any(body.values()):
-            raise click.UsageError("say which events: --event, --user, --key-id, --since or --until")
+            raise click.UsageError(
+                "say which events: --event, --user, --key-id, --grant-issuer, --since or --until"
+            )
         body = {name: value for name, value in body.items() if value is not None}
         waits = verdict is Verdict.REVOKE and list(body) == ["eventId"]
         done = _ask(deployment, verdict.value, body | {"reason": reason, "dryRun": dry_run})

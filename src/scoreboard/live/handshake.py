@@ -1,7 +1,8 @@
 """An upgrade request in; a welcome or a refusal out. Pure: no input, output or state.
 
 ``websockets`` judges the handshake (RFC 6455 section 4.2); this module adds the address, the subprotocol and
-the form of a refusal. It must never agree to an extension: with one, clients could not share a frame.
+the form of all refusals: problems, as over HTTP. It must never agree to an extension: with one, clients could
+not share a frame.
 """
 
 from __future__ import annotations
@@ -49,12 +50,13 @@ def greet(data: bytes) -> Welcome | Refusal:
     library = ServerProtocol(select_subprotocol=_choose, logger=quiet)
     library.receive_data(data)
     request = next((event for event in library.events_received() if isinstance(event, Request)), None)
-    if request is None:  # nothing that the library reads as a request; it may have written why
-        answer = b"".join(library.data_to_send()) or library.reject(400, "Bad request.\n").serialize()
-        return Refusal(answer)
+    if request is None:  # nothing that the library reads as a request
+        return _refusal(Problem("malformed_request", "This is no upgrade request, or a line is too long."))
     response = library.accept(request)
+    if response.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        return _refusal(Problem("method_not_allowed"), Allow="GET")
     if response.status_code != HTTPStatus.SWITCHING_PROTOCOLS:
-        return Refusal(response.serialize())
+        return _refusal(Problem("malformed_request", response.body.decode().strip()))
     path, _, query = request.path.partition("?")
     match path.split("/"):
         case ["", "boards", board, "live"]:
@@ -66,7 +68,7 @@ def greet(data: bytes) -> Welcome | Refusal:
                 origin=request.headers.get("Origin"),
                 forwarded=request.headers.get_all("X-Forwarded-For"),
             )
-    return Refusal(_problem(Problem("not_found", "WebSockets are at /boards/{board}/live")))
+    return _refusal(Problem("not_found", "WebSockets are at /boards/{board}/live"))
 
 
 def known(query: str) -> tuple[str, str]:
@@ -77,7 +79,7 @@ def known(query: str) -> tuple[str, str]:
 
 def busy(retry_after: int) -> Refusal:
     """The refusal while the process takes no more clients: come back after so many seconds."""
-    return Refusal(_problem(Problem("unavailable", "No room to watch; try later", retry_after=retry_after)))
+    return _refusal(Problem("unavailable", "No room to watch; try later", retry_after=retry_after))
 
 
 def _choose(_: ServerProtocol, offered: Sequence[Subprotocol]) -> Subprotocol | None:
@@ -85,7 +87,7 @@ def _choose(_: ServerProtocol, offered: Sequence[Subprotocol]) -> Subprotocol | 
     return SUBPROTOCOL if SUBPROTOCOL in offered else None
 
 
-def _problem(problem: Problem) -> bytes:
+def _refusal(problem: Problem, **more: str) -> Refusal:
     body = msgspec.json.encode(problem.body())
     headers = Headers(
         {
@@ -94,8 +96,10 @@ def _problem(problem: Problem) -> bytes:
             "Cache-Control": "no-store",
             "Connection": "close",
             "X-Content-Type-Options": "nosniff",
+            "Referrer-Policy": "no-referrer",
+            **more,
         }
     )
     if problem.retry_after is not None:
         headers["Retry-After"] = str(problem.retry_after)
-    return Response(problem.status, HTTPStatus(problem.status).phrase, headers, body).serialize()
+    return Refusal(Response(problem.status, HTTPStatus(problem.status).phrase, headers, body).serialize())

@@ -100,6 +100,9 @@ SELECT count(*) FROM scores WHERE board = $1 AND period = 'all' AND standing;
 SELECT hash, id, scopes, actions, extract(epoch FROM expires - now())::float8 AS seconds
 FROM keys WHERE hash = ANY($1::bytea[]) AND revoked IS NULL AND (expires IS NULL OR expires > now());
 
+-- standing_keys: which of these keys have not been revoked, whether or not they have ended by themselves
+SELECT id FROM keys WHERE id = ANY($1::text[]) AND revoked IS NULL;
+
 -- use_keys: these keys have been used; several processes say so, one a minute is enough
 UPDATE keys SET used = now() WHERE id = ANY($1::text[]) AND (used IS NULL OR used < now() - interval '1 minute');
 
