@@ -25,9 +25,7 @@ ROOT = Path(__file__).parent.parent
 # One whose permissions end at our own subjects: to ask gets no answer at all.
 CLOSED = {
     "authorization": {
-        "user": "a",
-        "password": "a",
-        "permissions": {"publish": ["$JS.>", "_INBOX.>", "t*.>"], "subscribe": [">"]},
+        "users": [{"user": "a", "password": "a", "permissions": {"publish": ["$JS.>", "_INBOX.>", "t*.>"]}}]
     }
 }
 
