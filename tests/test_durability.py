@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from deployment import Deployment, bearer, free_port, submit, until
 from foreign import SYNCING, TELLING, nats_configured, nats_server
 from processes import run, settings_of, started
+from scoreboard.api.health import ASK_SECONDS
 from scoreboard.database import Database
 from scoreboard.durability import gate
 from scoreboard.errors import ConfigurationError
@@ -23,9 +25,7 @@ ROOT = Path(__file__).parent.parent
 # One whose permissions end at our own subjects: to ask gets no answer at all.
 CLOSED = {
     "authorization": {
-        "user": "a",
-        "password": "a",
-        "permissions": {"publish": ["$JS.>", "_INBOX.>", "t*.>"], "subscribe": [">"]},
+        "users": [{"user": "a", "password": "a", "permissions": {"publish": ["$JS.>", "_INBOX.>", "t*.>"]}}]
     }
 }
 
@@ -43,6 +43,18 @@ async def flaws(deployment: Deployment, url: str = "") -> str:
             await gate(relaxed, queue, database)
             return str(error)
     return ""
+
+
+@pytest.mark.parametrize("settings", [TELLING, {}, CLOSED])
+async def test_a_queue_that_does_not_tell_how_it_is_passes_for_well_before_a_probe_gives_up(
+    tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    async with (
+        nats_server(tmp_path, SYNCING, settings) as (url, _),
+        Queue.open(url, "t", "test") as queue,
+        asyncio.timeout(ASK_SECONDS),
+    ):
+        assert await queue.flaw() is None
 
 
 @pytest.mark.parametrize(

@@ -271,7 +271,7 @@ class Queue:
         Raises:
             Unavailable: there is no connection.
         """
-        said = await self._asked(SYNCS)
+        said = await self._asked(SYNCS, ANSWER_SECONDS)
         return None if said is None else bool(said["jetstream"]["config"].get("sync_always"))
 
     async def flaw(self) -> str | None:
@@ -281,15 +281,15 @@ class Queue:
             Unavailable: it does not answer.
         """
         await self._there()
-        said = await self._asked(HEALTH)
+        said = await self._asked(HEALTH, GONE_SECONDS)
         if said is None or said.get("status_code", 200) == 200:
             return None
         return str(said.get("error") or said.get("status"))
 
-    async def _asked(self, subject: str) -> dict[str, Any] | None:
+    async def _asked(self, subject: str, seconds: float) -> dict[str, Any] | None:
         try:
             with _translated():
-                answer = await self._client.request(subject, timeout=ANSWER_SECONDS)
+                answer = await self._client.request(subject, timeout=seconds)
         except Unavailable as error:
             if isinstance(error.__cause__, nats.errors.NoRespondersError):
                 return None
