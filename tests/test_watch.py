@@ -27,7 +27,7 @@ from watching import frame, serving, until
 WEB = Path(__file__).parent.parent / "src" / "scoreboard" / "web"
 NODE = Path(playwright.__file__).parent / "driver" / "node"
 # Each test has a board to itself, on which the action of the same name counts.
-BOARDS = [f"board-{number}" for number in range(12)]
+BOARDS = [f"board-{number}" for number in range(16)]
 SECRETS = {transport: f"secret-{transport}" for transport in ("websocket", "events", "polling")}
 CONFIG = msgspec.convert(
     {
@@ -256,10 +256,30 @@ async def test_a_token_given_later_brings_the_own_line_without_a_gap(
     await page.evaluate("(token) => { watching.token = token; }", deployment.token("ann"))
     await told(page, "one.kind === 'you'")
     assert set(await states(page)) == {"connecting", "live"}
+    before = len(await page.evaluate("window.news"))
     await page.evaluate("watching.token = 'nonsense'")
-    assert (await told(page, "one.state === 'stopped'"))["code"] == 4401
+    assert (await told(page, "one.state === 'waiting'"))["code"] == 4401
+    await page.wait_for_function("window.news.at(-1).state === 'live'")  # a public board goes on without
+    await submit(server, "ann", f"{board}:1")
+    await told(page, top_is("ann"))
+    fresh = (await page.evaluate("window.news"))[before:]
+    assert not [one for one in fresh if one["kind"] == "you" or one.get("state") == "stopped"]
     await page.evaluate("(token) => { watching.token = token; }", deployment.token("bob"))
     await page.wait_for_function("window.news.at(-1).kind === 'you'")
+
+
+@pytest.mark.parametrize("transport", ["websocket", "events", "polling"])
+async def test_a_public_board_is_shown_whatever_the_token_is_worth(
+    visit: Open, server: httpx.AsyncClient, way: Gate, board: str, transport: str
+) -> None:
+    await submit(server, "ann", f"{board}:1")
+    page = await elsewhere(visit, server, way)
+    await begin(page, way, board, transports=[transport], token="nonsense")
+    await told(page, top_is("ann"))
+    if transport != "polling":  # a plain read of a public board asks nobody who it is
+        assert (await told(page, "one.state === 'waiting'"))["code"] == 4401
+    last = "window.news.findLast(({ kind }) => kind === 'state')"
+    await page.wait_for_function(f"{last}.state === 'live' && {last}.transport === '{transport}'")
 
 
 async def test_a_token_that_was_given_as_text_and_has_run_out_is_not_shown_twice(
