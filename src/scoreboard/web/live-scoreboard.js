@@ -13,7 +13,8 @@
 import { Announcer } from "./announcer.js";
 import { make, write } from "./markup.js";
 import { Rows } from "./rows.js";
-import { Watch, backoff } from "./scoreboard.js";
+import { backoff } from "./scoreboard.js";
+import { Share } from "./shared.js";
 import { Status, refusal } from "./status.js";
 import { style } from "./style.js";
 import { Words } from "./words.js";
@@ -33,7 +34,7 @@ export class LiveScoreboard extends HTMLElement {
   #rows = new Rows(this.#parts.rows, this.#words);
   /** @type {import("./scoreboard.js").Token} */ #token = null;
   /** @type {AbortController | null} while it is in a page */ #life = null;
-  /** @type {Watch | null} */ #watch = null;
+  /** @type {Share | null} */ #watch = null;
   /** @type {import("./live-scoreboard.js").BoardInfo[]} */ #boards = [];
   /** @type {import("./scoreboard.js").Frame | null} */ #frame = null;
   /** @type {import("./scoreboard.js").StateName} */ #state = "connecting";
@@ -110,9 +111,7 @@ export class LiveScoreboard extends HTMLElement {
   }
 
   #follow() {
-    this.#watch = new Watch(this.board, {
-      server: this.#server,
-      token: this.#token,
+    this.#watch = new Share({ board: this.board, server: this.#server, token: this.#token }, {
       onFrame: (frame) => {
         this.#frame = frame;
         this.#show(frame);
