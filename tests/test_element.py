@@ -200,8 +200,12 @@ async def test_a_token_opens_a_private_board_and_shows_the_own_line(
     await expect(page.locator("#you")).to_have_text(re.compile(r"^You: rank \d+ · [\d,]+ points · .+"))
     board = page.locator("live-scoreboard")
     assert "ey" not in await board.evaluate("(one) => one.outerHTML")
+    await expect(page.locator("tr.mine .name")).to_have_text("ann")  # the token says so
     await board.evaluate("(one) => { one.token = 'nonsense'; }")
-    await expect(page.get_by_text("A valid token is needed")).to_be_visible()
+    # Without it the board is asked for once more, which waits some seconds for who it is.
+    await expect(page.get_by_text("A valid token is needed")).to_be_visible(timeout=15_000)
+    await expect(page.get_by_role("heading", name="This board is private")).to_be_visible()
+    await expect(page.locator("tr.mine")).to_have_count(0)
     await board.evaluate("(one, token) => { one.token = () => token; }", deployment.token("nobody"))
     await expect(page.locator("#you")).to_have_text("You have no score yet")
     await expect(page.locator("#link")).to_have_text("Live")

@@ -17,6 +17,7 @@ import { backoff } from "./scoreboard.js";
 import { Share } from "./shared.js";
 import { Status, refusal } from "./status.js";
 import { style } from "./style.js";
+import { subject } from "./ways.js";
 import { Words } from "./words.js";
 
 /** The server that this module came from. */
@@ -33,6 +34,7 @@ export class LiveScoreboard extends HTMLElement {
   #status = new Status(this.#parts.status, this.#parts.statusText, this.#parts.statusMore, this.#announcer);
   #rows = new Rows(this.#parts.rows, this.#words);
   /** @type {import("./scoreboard.js").Token} */ #token = null;
+  /** @type {string | null} the user whom the token is about */ #user = null;
   /** @type {AbortController | null} while it is in a page */ #life = null;
   /** @type {Share | null} */ #watch = null;
   /** @type {import("./live-scoreboard.js").BoardInfo[]} */ #boards = [];
@@ -155,6 +157,7 @@ export class LiveScoreboard extends HTMLElement {
     const token = typeof this.#token === "function" ? await this.#token() : this.#token;
     const ask = (headers) => fetch(`${this.#server}boards`, { headers, signal, credentials: "omit" });
     let answer = await ask(token ? { authorization: `Bearer ${token}` } : {});
+    this.#user = answer.status === 401 ? null : subject(token);
     if (answer.status === 401) answer = await ask({}); // the public ones at least
     return answer.ok ? answer.json() : null;
   }
@@ -188,7 +191,7 @@ export class LiveScoreboard extends HTMLElement {
     table.hidden = frame.top.length === 0;
     empty.hidden = !table.hidden;
     board.ariaBusy = "false";
-    this.#rows.show(frame.top.slice(0, most), { order, me: this.getAttribute("player") });
+    this.#rows.show(frame.top.slice(0, most), { order, me: this.getAttribute("player") ?? this.#user });
     write(players, this.#words.counted(frame.total, "player"));
     this.#showUpdated();
   }

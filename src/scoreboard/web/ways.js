@@ -238,7 +238,7 @@ function tell(text, heard) {
 }
 
 /** The user that a token is about; `null` for a service's key, which has no line of its own. */
-function subject(token) {
+export function subject(token) {
   try {
     const claims = token.split(".")[1].replace(/-/g, "+").replace(/_/g, "/");
     const bytes = Uint8Array.from(atob(claims), (character) => character.charCodeAt(0));
