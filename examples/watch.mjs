@@ -1,11 +1,15 @@
-// Calls show(rows) whenever a board changes. Runs in any page, and in Node.js 22 or later.
-export function watch(url, show) {
+// Calls show(rows) with each newer board, for ever. Runs in any page, and in Node.js 22 or later.
+export function watch(url, show, newest = {}) {
+  let pause = 1000 + 4000 * Math.random();
   const socket = new WebSocket(url, "scoreboard.v1");
   socket.onmessage = ({ data }) => {
-    const frame = JSON.parse(data);
-    if (frame.type === "board") show(frame.top);
+    const { type, epoch, seq, top, retryAfter } = JSON.parse(data);
+    if (type === "bye") pause = retryAfter;
+    if (type !== "board" || (epoch === newest.epoch && seq <= newest.seq)) return;
+    newest = { epoch, seq };
+    show(top);
   };
   socket.onclose = ({ code }) => {
-    if (code < 4400 || code > 4499) setTimeout(watch, 1000 + 4000 * Math.random(), url, show);
+    if (code < 4400 || code > 4499) setTimeout(watch, pause, url, show, newest);
   };
 }

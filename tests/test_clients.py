@@ -25,6 +25,7 @@ from scoreboard.api.embeds import Embed, Overlay
 from scoreboard.client import Client, Receipt
 from scoreboard.config import Config
 from test_docs import ROOT, SERVED, blocks, first_cells, section, text_of
+from test_watch import node
 
 CONFIG = msgspec.convert({"actions": {"point": {"points": 1}, "match-win": {"points": 10}}}, Config)
 WEB = ROOT / "src" / "scoreboard" / "web"
@@ -173,9 +174,9 @@ async def test_the_javascript_client_as_it_is_shown_works(server: httpx.AsyncCli
         assert [await said.get() for _ in range(3)] == ["connecting", "live", "1. cem 30"]
 
 
-async def test_ten_lines_are_a_client(server: httpx.AsyncClient, visit: Open) -> None:
+async def test_fifteen_lines_are_a_client(server: httpx.AsyncClient, visit: Open) -> None:
     code = text_of("examples/watch.mjs")
-    assert len(code.splitlines()) <= 11
+    assert len(code.splitlines()) <= 15
     address = f"{server.base_url}/boards/main/live".replace("http", "ws", 1)
     async with host("") as url:
         page = await visit(url, server=str(server.base_url))
@@ -183,6 +184,29 @@ async def test_ten_lines_are_a_client(server: httpx.AsyncClient, visit: Open) ->
         script = f"{code}\nwatch('{address}', (rows) => console.log(rows.map((row) => row.name).join()));"
         await page.add_script_tag(content=script, type="module")
         assert await said.get() == "cem"
+
+
+async def test_they_take_newer_boards_alone_and_come_back_when_they_are_told() -> None:
+    script = (
+        text_of("examples/watch.mjs")
+        + """
+      const told = [], sockets = [];
+      globalThis.WebSocket = class { constructor() { sockets.push(this); } };
+      globalThis.setTimeout = (call, ms, ...more) => { told.push(ms); call(...more); };
+      watch("ws://somewhere", (rows) => told.push(rows));
+      const say = (message) => sockets.at(-1).onmessage({ data: JSON.stringify(message) });
+      const board = (epoch, seq) => say({ type: "board", epoch, seq, top: epoch + seq });
+      board("a", 2); board("a", 1); board("a", 2); say({ type: "heartbeat" }); board("b", 1);
+      say({ type: "bye", code: 4001, retryAfter: 1234 });
+      sockets.at(-1).onclose({ code: 4001 });
+      board("b", 1); board("b", 2);
+      sockets.at(-1).onclose({ code: 4404 });
+      console.log(JSON.stringify(told));
+    """
+    )
+    process = await asyncio.create_subprocess_exec(*node(script), stdout=asyncio.subprocess.PIPE)
+    out, _ = await asyncio.wait_for(process.communicate(), SECONDS)
+    assert msgspec.json.decode(out) == ["a2", "b1", 1234, "b2"]
 
 
 def listening(page: Page) -> asyncio.Queue[str]:

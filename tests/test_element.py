@@ -16,8 +16,10 @@ from browsing import Open, Wire, at_rest, low_contrast
 from conftest import Deploy
 from deployment import Deployment, submit
 from foreign import host
+from gate import gate
 from scoreboard.config import Config
 from test_page import SCREENSHOTS
+from watching import until
 
 CONFIG = msgspec.convert(
     {
@@ -198,8 +200,12 @@ async def test_a_token_opens_a_private_board_and_shows_the_own_line(
     await expect(page.locator("#you")).to_have_text(re.compile(r"^You: rank \d+ · [\d,]+ points · .+"))
     board = page.locator("live-scoreboard")
     assert "ey" not in await board.evaluate("(one) => one.outerHTML")
+    await expect(page.locator("tr.mine .name")).to_have_text("ann")  # the token says so
     await board.evaluate("(one) => { one.token = 'nonsense'; }")
-    await expect(page.get_by_text("A valid token is needed")).to_be_visible()
+    # Without it the board is asked for once more, which waits some seconds for who it is.
+    await expect(page.get_by_text("A valid token is needed")).to_be_visible(timeout=15_000)
+    await expect(page.get_by_role("heading", name="This board is private")).to_be_visible()
+    await expect(page.locator("tr.mine")).to_have_count(0)
     await board.evaluate("(one, token) => { one.token = () => token; }", deployment.token("nobody"))
     await expect(page.locator("#you")).to_have_text("You have no score yet")
     await expect(page.locator("#link")).to_have_text("Live")
@@ -222,6 +228,46 @@ async def test_an_element_that_leaves_the_page_lets_go(foreign: Foreign) -> None
     )
     assert states == ["closed", "connecting", "live"]
     await expect(names(page)).to_have_count(6)
+
+
+async def test_elements_that_show_the_same_share_a_connection_and_let_go_of_it(
+    server: httpx.AsyncClient, visit: Open, deployment: Deployment
+) -> None:
+    async with gate(address(server)) as way, host("") as url:
+        page = await visit(url, server=way.url)
+        await page.evaluate(
+            """async (server) => {
+              await import(`${server}/web/live-scoreboard.js`);
+              window.add = (id) => {
+                const board = Object.assign(document.createElement("live-scoreboard"), { id, board: "main" });
+                board.addEventListener("state", ({ detail }) => { board.title += detail.state + " "; });
+                document.body.append(window[id] = board);
+              };
+              window.add("one"); window.add("two");
+            }""",
+            way.url,
+        )
+        for one in ("#one", "#two"):
+            await expect(page.locator(f"{one} #link")).to_have_text("Live")
+        await page.evaluate("add('late')")
+        await expect(names(page, "#late")).to_have_text(await names(page, "#one").all_text_contents())
+        assert len(way.seen("/main/live")) == 1
+        await page.evaluate("one.remove(); late.remove()")
+        assert await page.evaluate("two.title") == "connecting live "
+        await submit(server, "fay", "goal:shared")
+        await expect(page.locator("#two tr").filter(has_text="fay").locator(".score")).to_have_text("2,000")
+
+        await page.evaluate("add('mine')")
+        await expect(page.locator("#mine #link")).to_have_text("Live")
+        await page.evaluate("(token) => { mine.token = token; }", deployment.token("bob"))  # goes apart
+        await expect(page.locator("#mine #you")).to_contain_text("You: rank")
+        await expect(page.locator("#two #you")).to_be_hidden()
+        assert len(way.seen("/main/live")) == 2
+        await page.evaluate("mine.token = null")  # alone: without a gap
+        await page.wait_for_function("mine.title === 'live connecting live live '")
+        await page.evaluate("mine.remove(); two.remove()")
+        assert await page.evaluate("window.mine.title") == "live connecting live live closed "
+        await until(lambda: way.open("/main/live") == 0)
 
 
 async def test_a_board_whose_server_is_away_says_so_and_stays(server: httpx.AsyncClient, visit: Open) -> None:

@@ -17,7 +17,7 @@ import playwright
 import pytest
 from playwright.async_api import Page
 
-from browsing import Open
+from browsing import Open, Wire
 from conftest import Deploy
 from deployment import SECONDS, Deployment, submit
 from gate import Gate, gate
@@ -27,7 +27,7 @@ from watching import frame, serving, until
 WEB = Path(__file__).parent.parent / "src" / "scoreboard" / "web"
 NODE = Path(playwright.__file__).parent / "driver" / "node"
 # Each test has a board to itself, on which the action of the same name counts.
-BOARDS = [f"board-{number}" for number in range(12)]
+BOARDS = [f"board-{number}" for number in range(16)]
 SECRETS = {transport: f"secret-{transport}" for transport in ("websocket", "events", "polling")}
 CONFIG = msgspec.convert(
     {
@@ -177,6 +177,30 @@ async def test_who_asks_again_and_again_knows_when_the_board_is_old(visit: Open)
         assert await states(page) == ["connecting", "live", "stale", "live"]
 
 
+async def test_many_boards_in_a_page_leave_connections_for_the_rest_of_it(
+    visit: Open, server: httpx.AsyncClient, way: Gate
+) -> None:
+    way.blocked = ["Upgrade: websocket"]
+    page = await elsewhere(visit, server, way)
+    await page.evaluate(
+        """async ([server, boards]) => {
+          const { watch } = await import(`${server}/web/scoreboard.js`);
+          window.by = {};
+          window.watching = boards.map((board) => watch(board, {
+            server, onState: ({ state, transport }) => { window.by[board] = `${state} ${transport}`; },
+          }));
+        }""",
+        [way.url, BOARDS[:8]],
+    )
+    await page.wait_for_function("Object.values(window.by).every((one) => one.startsWith('live '))")
+    ways = sorted((await page.evaluate("window.by")).values())
+    assert ways == ["live events"] * 3 + ["live polling"] * 5
+    await page.evaluate("watching.forEach((one) => one.close())")
+    await until(lambda: way.open("/events") == 0)
+    await begin(page, way, BOARDS[0])
+    await told(page, live_by("events"))  # those that have ended count no more
+
+
 async def test_a_better_way_is_tried_again_and_taken_without_a_gap(
     visit: Open, server: httpx.AsyncClient, way: Gate, board: str
 ) -> None:
@@ -256,10 +280,30 @@ async def test_a_token_given_later_brings_the_own_line_without_a_gap(
     await page.evaluate("(token) => { watching.token = token; }", deployment.token("ann"))
     await told(page, "one.kind === 'you'")
     assert set(await states(page)) == {"connecting", "live"}
+    before = len(await page.evaluate("window.news"))
     await page.evaluate("watching.token = 'nonsense'")
-    assert (await told(page, "one.state === 'stopped'"))["code"] == 4401
+    assert (await told(page, "one.state === 'waiting'"))["code"] == 4401
+    await page.wait_for_function("window.news.at(-1).state === 'live'")  # a public board goes on without
+    await submit(server, "ann", f"{board}:1")
+    await told(page, top_is("ann"))
+    fresh = (await page.evaluate("window.news"))[before:]
+    assert not [one for one in fresh if one["kind"] == "you" or one.get("state") == "stopped"]
     await page.evaluate("(token) => { watching.token = token; }", deployment.token("bob"))
     await page.wait_for_function("window.news.at(-1).kind === 'you'")
+
+
+@pytest.mark.parametrize("transport", ["websocket", "events", "polling"])
+async def test_a_public_board_is_shown_whatever_the_token_is_worth(
+    visit: Open, server: httpx.AsyncClient, way: Gate, board: str, transport: str
+) -> None:
+    await submit(server, "ann", f"{board}:1")
+    page = await elsewhere(visit, server, way)
+    await begin(page, way, board, transports=[transport], token="nonsense")
+    await told(page, top_is("ann"))
+    if transport != "polling":  # a plain read of a public board asks nobody who it is
+        assert (await told(page, "one.state === 'waiting'"))["code"] == 4401
+    last = "window.news.findLast(({ kind }) => kind === 'state')"
+    await page.wait_for_function(f"{last}.state === 'live' && {last}.transport === '{transport}'")
 
 
 async def test_a_token_that_was_given_as_text_and_has_run_out_is_not_shown_twice(
@@ -287,6 +331,56 @@ async def test_a_busy_server_is_left_alone_for_as_long_as_it_says(
     left = waiting["retryAt"] - await page.evaluate("Date.now()")
     assert 1_000 < left <= 2_000
     await told(page, live_by("events"))
+
+
+async def test_a_server_is_not_taken_at_its_word_when_it_asks_for_an_hour(
+    visit: Open, server: httpx.AsyncClient, way: Gate, board: str
+) -> None:
+    page = await elsewhere(visit, server, way)
+    await begin(page, way, board)
+    await told(page, live_by("websocket"))
+    bye = b'{"type":"bye","code":4001,"retryAfter":3600000}'
+    way.inject(bytes([0x81, len(bye)]) + bye)
+    way.cut()
+    waiting = await told(page, "one.state === 'waiting'")
+    assert 50_000 < waiting["retryAt"] - await page.evaluate("Date.now()") <= 60_000
+
+
+async def test_a_way_on_which_nothing_comes_is_given_up_after_ten_seconds(
+    visit: Open, server: httpx.AsyncClient, way: Gate, board: str
+) -> None:
+    wire = Wire()
+    wire.real = False
+    url = str(server.base_url).rstrip("/") + "/health/live"
+    page = await visit(url, wire, server=way.url, clock=True)
+    await begin(page, way, board)
+    await wire.connections(1)
+    await page.clock.run_for(8_000)
+    assert await states(page) == ["connecting"]
+    await page.clock.run_for(3_000)
+    assert (await told(page, "one.state === 'waiting'"))["reason"] == "silence"
+
+
+async def test_clients_do_not_ask_in_step(
+    visit: Open, server: httpx.AsyncClient, way: Gate, board: str
+) -> None:
+    page = await elsewhere(visit, server, way)
+    await page.evaluate(
+        """() => {
+          const timeout = setTimeout;
+          window.pauses = [];
+          window.setTimeout = (call, ms, ...more) => {
+            if (ms < 1_000 || ms > 3_000) return timeout(call, ms, ...more);
+            window.pauses.push(ms);
+            Math.random = () => window.pauses.length % 2;
+            return timeout(call, 1, ...more);
+          };
+        }"""
+    )
+    await submit(server, "ann", f"{board}:1")
+    await begin(page, way, board, transports=["polling"])
+    await page.wait_for_function("window.pauses.length > 5")
+    assert set((await page.evaluate("window.pauses"))[1:]) == {1_500, 2_500}
 
 
 def node(script: str, *flags: str, **given: str) -> tuple[str, ...]:

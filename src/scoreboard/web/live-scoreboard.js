@@ -13,9 +13,11 @@
 import { Announcer } from "./announcer.js";
 import { make, write } from "./markup.js";
 import { Rows } from "./rows.js";
-import { Watch, backoff } from "./scoreboard.js";
+import { backoff } from "./scoreboard.js";
+import { Share } from "./shared.js";
 import { Status, refusal } from "./status.js";
 import { style } from "./style.js";
+import { subject } from "./ways.js";
 import { Words } from "./words.js";
 
 /** The server that this module came from. */
@@ -32,8 +34,9 @@ export class LiveScoreboard extends HTMLElement {
   #status = new Status(this.#parts.status, this.#parts.statusText, this.#parts.statusMore, this.#announcer);
   #rows = new Rows(this.#parts.rows, this.#words);
   /** @type {import("./scoreboard.js").Token} */ #token = null;
+  /** @type {string | null} the user whom the token is about */ #user = null;
   /** @type {AbortController | null} while it is in a page */ #life = null;
-  /** @type {Watch | null} */ #watch = null;
+  /** @type {Share | null} */ #watch = null;
   /** @type {import("./live-scoreboard.js").BoardInfo[]} */ #boards = [];
   /** @type {import("./scoreboard.js").Frame | null} */ #frame = null;
   /** @type {import("./scoreboard.js").StateName} */ #state = "connecting";
@@ -110,9 +113,7 @@ export class LiveScoreboard extends HTMLElement {
   }
 
   #follow() {
-    this.#watch = new Watch(this.board, {
-      server: this.#server,
-      token: this.#token,
+    this.#watch = new Share({ board: this.board, server: this.#server, token: this.#token }, {
       onFrame: (frame) => {
         this.#frame = frame;
         this.#show(frame);
@@ -156,6 +157,7 @@ export class LiveScoreboard extends HTMLElement {
     const token = typeof this.#token === "function" ? await this.#token() : this.#token;
     const ask = (headers) => fetch(`${this.#server}boards`, { headers, signal, credentials: "omit" });
     let answer = await ask(token ? { authorization: `Bearer ${token}` } : {});
+    this.#user = answer.status === 401 ? null : subject(token);
     if (answer.status === 401) answer = await ask({}); // the public ones at least
     return answer.ok ? answer.json() : null;
   }
@@ -189,7 +191,7 @@ export class LiveScoreboard extends HTMLElement {
     table.hidden = frame.top.length === 0;
     empty.hidden = !table.hidden;
     board.ariaBusy = "false";
-    this.#rows.show(frame.top.slice(0, most), { order, me: this.getAttribute("player") });
+    this.#rows.show(frame.top.slice(0, most), { order, me: this.getAttribute("player") ?? this.#user });
     write(players, this.#words.counted(frame.total, "player"));
     this.#showUpdated();
   }

@@ -35,6 +35,9 @@ const HIDDEN_MS = 60_000;
 
 const EVERY_WAY = /** @type {import("./scoreboard.js").Transport[]} */ (Object.keys(WAYS));
 const EXPIRED = 4004;
+const INVALID = 4401;
+/** Codes from here on are the server's own word: the way to it is open. */
+const EXPLAINED = 4000;
 /** The server that this module came from; a path prefix counts. */
 const HOME = new URL("..", import.meta.url);
 
@@ -121,7 +124,7 @@ export class Watch {
         if (link === this.#candidate && message.type !== "bye") this.#promote(way);
         this.#receive(link, message);
       },
-      lost: (end) => (link === this.#link || way === this.#way ? this.#lost(end) : this.#failed(end)),
+      lost: (end) => (link === this.#link || way === this.#way || refused(end.code) ? this.#lost(end) : this.#failed()),
     });
     return link;
   }
@@ -156,12 +159,14 @@ export class Watch {
 
   /** @param {import("./ways.js").End} end */
   #lost({ code = null, reason = "", wish = null, busy = false }) {
-    if (refused(code)) return this.#end("stopped", code, reason);
+    // No use in showing such a token again; a public board can do without.
+    const useless = code === INVALID || (code === EXPIRED && typeof this.#token !== "function");
+    if (useless && this.#token !== null) this.#token = null;
+    else if (refused(code)) return this.#end("stopped", code, reason);
     const { spoke } = this.#link;
     this.#letGo();
-    if (code === EXPIRED && typeof this.#token !== "function") this.#token = null; // no use in showing it again
     if (Date.now() >= this.#steadyFrom) this.#tries = 0;
-    if (!spoke) this.#choose(busy);
+    if (!spoke && !(code >= EXPLAINED)) this.#choose(busy);
     this.#wish ??= wish && Math.min(wish, PATIENCE_MS);
     const delay = this.#wish || backoff(this.#tries);
     this.#tries += 1;
@@ -202,11 +207,10 @@ export class Watch {
     this.#state = null; // tell it again: by another way
   }
 
-  /** A better way is still closed. @param {import("./ways.js").End} end */
-  #failed({ code = null, reason = "" }) {
+  /** A better way is still closed. */
+  #failed() {
     this.#candidate = null;
-    if (refused(code)) this.#end("stopped", code, reason);
-    else this.#seekBetter();
+    this.#seekBetter();
   }
 
   /** Somebody looks, or has stopped looking. */

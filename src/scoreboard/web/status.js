@@ -10,9 +10,11 @@ import { write } from "./markup.js";
 const OFFLINE_TRIES = 6;
 const TICK_MS = 250;
 
+const TITLES = { 4401: "This board is private", 4404: "There is no such board" };
 const REFUSALS = {
   4400: "The server did not understand this page. Loading it again may help.",
-  4401: "A valid token is needed to watch this board.",
+  4401: "A valid token is needed to watch it. To show it, put the element <live-scoreboard> on a page of your own and " +
+    "give its property “token” a token of whoever reads that page.",
   4403: "Watching this board is not allowed from here.",
   4404: "Perhaps it was renamed.",
 };
@@ -82,7 +84,7 @@ export class Status {
 /** Why a board is not shown: a heading and a sentence. @param {import("./scoreboard.js").State} state */
 export function refusal({ code, reason }) {
   return {
-    title: code === 4404 ? "There is no such board" : "This board is not shown",
+    title: TITLES[code] ?? "This board is not shown",
     text: REFUSALS[code] ?? (reason || `The server refused (${code}).`),
   };
 }

@@ -20,6 +20,14 @@ const SILENCE_MS = 30_000;
 /** Between two plain requests, give or take a quarter, so that clients do not ask in step. */
 const POLL_MS = 2_000;
 
+/**
+ * A browser has six connections to a host over HTTP/1.1, for all its tabs together, and a stream keeps one. Whatever
+ * asks for more waits without a word, so the boards of a page beyond these are polled. Node.js knows no such bound.
+ */
+const STREAMS_MOST = "document" in globalThis ? 3 : Infinity;
+/** Hosts of the streams that are open. @type {Map<AbortController, string>} */
+const streams = new Map();
+
 /** Problems that mean the same as a close code. */
 const CODES = {
   token_expired: 4004, missing_token: 4401, invalid_token: 4401,
@@ -119,6 +127,9 @@ function websocket({ address, newest, token }, { heard, lost }) {
 function events({ address, newest, token }, { heard, lost }) {
   const ending = new AbortController();
   const follow = async () => {
+    const others = [...streams.values()].filter((host) => host === address.host);
+    if (others.length >= STREAMS_MOST) return { reason: "enough streams to this host" };
+    streams.set(ending, address.host);
     const answer = await ask(resuming(address, "/events", newest), { token, signal: ending.signal });
     if (!answer.ok) return refusal(answer);
     if (!answer.headers.get("content-type")?.startsWith("text/event-stream")) return { reason: "no event stream" };
@@ -140,7 +151,10 @@ function events({ address, newest, token }, { heard, lost }) {
     }
   };
   follow().then(lost, (error) => lost({ reason: String(error) }));
-  return () => ending.abort();
+  return () => {
+    streams.delete(ending);
+    ending.abort();
+  };
 }
 
 /** @type {Way} */
@@ -224,7 +238,7 @@ function tell(text, heard) {
 }
 
 /** The user that a token is about; `null` for a service's key, which has no line of its own. */
-function subject(token) {
+export function subject(token) {
   try {
     const claims = token.split(".")[1].replace(/-/g, "+").replace(/_/g, "/");
     const bytes = Uint8Array.from(atob(claims), (character) => character.charCodeAt(0));
