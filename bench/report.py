@@ -53,6 +53,11 @@ def _parts(report: Report) -> Iterator[str]:
     if report.by_users:
         yield ""
         yield from _growth(report)
+        first, last = report.by_users[min(1, len(report.by_users) - 1)], report.by_users[-1]
+        yield (
+            f"\nAn update costs {last.total / first.total:.2f} times as much with {last.users:,} users"
+            f" as with {first.users:,}."
+        )
     yield "\n`scoreboard verify`:\n"
     yield from (f"* {one}" for one in report.verified)
 
