@@ -103,7 +103,7 @@ def _latency(latency: Latency) -> Iterator[str]:
 def _growth(report: Report) -> Iterator[str]:
     heads = (
         "users", "events", "µs an update", *COLUMNS, "rank p50 ms", "p99 ms", "rank in Valkey µs",
-        "rebuilt in s",
+        "until it served, s",
     )  # fmt: skip
     rows = []
     for one in (*report.by_users, *report.by_events):
@@ -116,7 +116,7 @@ def _growth(report: Report) -> Iterator[str]:
                 f"{one.total:.1f}",
                 *parts,
                 *rank,
-                f"{one.rebuild_seconds:.1f}",
+                f"{one.ready_seconds:.1f}",
             ]
         )
     yield from _table(heads, rows)
