@@ -101,6 +101,7 @@ async def _sent(url: str, load: Load) -> tuple[Sent, Meter]:
     meter = Meter()
     sent = await send(url, load)
     meter.stop()
+    assert not sent.refused, sent
     return sent, meter
 
 

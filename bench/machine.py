@@ -64,7 +64,7 @@ def free_port() -> int:
 
 def until_open(port: int) -> None:
     """Wait until something listens there."""
-    for _ in range(500):
+    for _ in range(3_000):  # half a minute: a framework is slow to import
         with socket.socket() as sock:
             if sock.connect_ex(("127.0.0.1", port)) == 0:
                 return

@@ -53,6 +53,11 @@ def _parts(report: Report) -> Iterator[str]:
     if report.by_users:
         yield ""
         yield from _growth(report)
+        first, last = report.by_users[min(1, len(report.by_users) - 1)], report.by_users[-1]
+        yield (
+            f"\nAn update costs {last.total / first.total:.2f} times as much with {last.users:,} users"
+            f" as with {first.users:,}."
+        )
     yield "\n`scoreboard verify`:\n"
     yield from (f"* {one}" for one in report.verified)
 
@@ -98,7 +103,7 @@ def _latency(latency: Latency) -> Iterator[str]:
 def _growth(report: Report) -> Iterator[str]:
     heads = (
         "users", "events", "µs an update", *COLUMNS, "rank p50 ms", "p99 ms", "rank in Valkey µs",
-        "rebuilt in s",
+        "until it served, s",
     )  # fmt: skip
     rows = []
     for one in (*report.by_users, *report.by_events):
@@ -111,7 +116,7 @@ def _growth(report: Report) -> Iterator[str]:
                 f"{one.total:.1f}",
                 *parts,
                 *rank,
-                f"{one.rebuild_seconds:.1f}",
+                f"{one.ready_seconds:.1f}",
             ]
         )
     yield from _table(heads, rows)

@@ -53,7 +53,8 @@ async def applied(what: str, system: System, ends: Ends, load: Load, beside: str
         await ends.arrived()
         meter.stop()
     rate, cost = meter.each(await ends.events() - before)
-    note = "log: " + ", ".join(map(str, depths)) + " messages waited at the beginning, middle and end"
+    note = f"{sent.refused} refused; " if sent.refused else ""
+    note += "log: " + ", ".join(map(str, depths)) + " messages waited at the beginning, middle and end"
     return Line(what=what, rate=rate, cost=cost, p50=sent.p50, p99=sent.p99, beside=beside, note=note)
 
 
@@ -91,14 +92,14 @@ async def latency(system: System, rate: float, seconds: int) -> Latency:
     ):
         watcher = tasks.create_task(_watch(socket.__aiter__(), saw))
         poster = await Poster.open(system.port, system.key)
-        assert await poster.post("probe", f"lead:{time.time_ns()}", "wait=5") == APPLIED
+        assert await poster.post("probe", f"lead:{time.time_ns()}", "wait=10") == APPLIED
         sending = tasks.create_task(send(system.url, single(system, seconds, pause)))
         end = time.monotonic() + seconds
         for point in itertools.count(LEAD + 1):
             if (began := time.monotonic()) > end:
                 break
             moments[point] = began
-            assert await poster.post("probe", f"step:{time.time_ns()}", "wait=5") == APPLIED
+            assert await poster.post("probe", f"step:{time.time_ns()}", "wait=10") == APPLIED
             applied.append((time.monotonic() - began) * 1e3)
             await asyncio.sleep(max(0.0, began + 1 / PROBES - time.monotonic()))
         sent = await sending

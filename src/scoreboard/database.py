@@ -35,6 +35,7 @@ STATEMENTS = sql.statements()
 POOL_SIZE = 4  # connections a process for reads that people wait for; the worker has one of its own
 CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 10.0  # a read that takes longer is given up; nothing here is meant to
+WHOLE_SECONDS = 600.0  # but for what reads all of a table: ten million rows are put in order first
 # An applying session that says nothing for this long is ended by the server: a stopped worker loses its lock
 # to a living one, and the cursor fences what it may still try.
 SILENCE_MILLISECONDS = 4_000
@@ -210,7 +211,7 @@ class Database:
             direction = {"desc": "DESC", "asc": "ASC"}[ordered]
             query += f" ORDER BY s.score {direction}, s.reached, s.user_id"
         async with self.connection() as connection, connection.transaction(isolation="repeatable_read"):
-            cursor = connection.cursor(query, board, prefetch=CHUNK_ROWS)
+            cursor = connection.cursor(query, board, prefetch=CHUNK_ROWS, timeout=WHOLE_SECONDS)
             chunk: list[asyncpg.Record] = []
             async for row in cursor:
                 chunk.append(row)
@@ -251,12 +252,12 @@ class Database:
     async def unsummed(self) -> list[asyncpg.Record]:
         """Totals that are not what the ledger says (at most 100)."""
         async with self.connection() as connection:
-            return await connection.fetch(STATEMENTS["unsummed"], timeout=600)
+            return await connection.fetch(STATEMENTS["unsummed"], timeout=WHOLE_SECONDS)
 
     async def ledger_size(self) -> tuple[int, int, int]:
         """How many events, users and points the ledger holds."""
         async with self.connection() as connection:
-            row = await connection.fetchrow(STATEMENTS["ledger_size"], timeout=600)
+            row = await connection.fetchrow(STATEMENTS["ledger_size"], timeout=WHOLE_SECONDS)
         assert row is not None  # noqa: S101  an aggregate always answers one row
         return row["events"], row["users"], row["points"]
 
