@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
+import time
 from pathlib import Path
 
 import httpx
@@ -20,6 +21,7 @@ from scoreboard.board import Board
 from scoreboard.database import Database
 from scoreboard.envelope import Sealer, encode_entry
 from scoreboard.model import Outcome, Result, Update, event_id_of_action
+from scoreboard.refresh import ADVANCE_SECONDS
 from scoreboard.verify import differences_of
 
 HERE = Path(__file__).parent
@@ -95,6 +97,29 @@ async def test_another_worker_takes_over_within_seconds(
                 accepted += await accept(client, 300, 100)
                 await audit(deployment, accepted)
             assert second.process.returncode is None
+
+
+async def test_a_worker_that_was_replaced_leaves_the_boards_to_the_other(deployment: Deployment) -> None:
+    async with deployment.running() as client, deployment.working(), deployment.database() as connection:
+        board = Board(deployment.environment.board, deployment.config)
+
+        async def epoch_after(action: str) -> str:
+            assert (await submit(client, "ann", action)).json()["status"] == "applied"
+            frame = await board.frame("main")
+            assert frame is not None
+            return frame.epoch
+
+        await epoch_after("point:0")
+        await connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity JOIN pg_locks USING (pid)"
+            " WHERE datname = current_database() AND locktype = 'advisory' AND granted"
+        )
+        began = time.monotonic()
+        epochs = [await epoch_after("point:1")]
+        while time.monotonic() < began + 2.5 * ADVANCE_SECONDS:  # for so long both had a say
+            epochs.append(await epoch_after(f"point:{len(epochs) + 1}"))
+        assert len(set(epochs)) == 1
+        await board.close()
 
 
 async def test_the_board_may_be_lost_at_any_moment(deployment: Deployment) -> None:

@@ -106,7 +106,7 @@ async def bad_line(torture: Torture, engine: str, line: Line) -> None:
     """The second machine's network to an engine is slow, silent or cut for a while. Its worker applies."""
     proxy = torture.system.network[engine]
     if line == "slow":
-        proxy.line = line  # it takes over on a slow line
+        proxy.set(line)  # it takes over on a slow line
     for worker in torture.system.children("scoreboard worker"):
         worker.kill()  # the second machine's has been standing by
     try:
@@ -114,10 +114,10 @@ async def bad_line(torture: Torture, engine: str, line: Line) -> None:
             async with asyncio.timeout(TAKEOVER_SECONDS):
                 while not await _applies(torture):
                     await asyncio.sleep(POLL_SECONDS)
-        proxy.line = line
+        proxy.set(line)
         await torture.some_time(LINE_SECONDS)
     finally:
-        proxy.line = "open"
+        proxy.set("open")
 
 
 async def full_disk(torture: Torture, engine: str) -> None:

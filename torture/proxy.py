@@ -1,13 +1,15 @@
 """A network between a role and an engine: it can be slow, silent, or cut.
 
 In come connections on loopback, out go the same bytes to the engine, later or not at all. It understands
-nothing of what passes.
+nothing of what passes. It runs in a process of its own, ``python proxy.py ENGINE``, so that it is as slow as
+it is told to be, and not as its creator: it prints its port, and is told by lines how the network is.
 """
 
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
+import os
+import sys
 from types import TracebackType
 from typing import Literal, Self
 
@@ -20,45 +22,66 @@ Line = Literal["open", "slow", "silent", "cut"]
 
 
 class Proxy:
-    """Stands before one engine, for as long as the block runs. ``line`` says how the network is."""
+    """A proxy's process, for as long as the block runs.
 
-    def __init__(self, engine: Path | int) -> None:
+    Args:
+        engine: where the engine listens: the path of a Unix socket, or a port on loopback.
+    """
+
+    def __init__(self, engine: str) -> None:
         self._engine = engine
-        """Its Unix socket, or its port on loopback."""
-        self._line: Line = "open"
-        self._flows = asyncio.Event()
-        self._flows.set()
-        self._ends: set[asyncio.StreamWriter] = set()
-        self._server: asyncio.Server | None = None
+        self._process: asyncio.subprocess.Process | None = None
         self.port = 0
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._meet, LOOPBACK, 0)
-        self.port = self._server.sockets[0].getsockname()[1]
+        self._process = await asyncio.create_subprocess_exec(
+            *(sys.executable, __file__, self._engine),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            start_new_session=True,
+        )
+        assert self._process.stdout is not None
+        self.port = int(await self._process.stdout.readline())
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        assert self._server is not None
-        self._server.close()
-        self.line = "cut"
+        assert self._process is not None
+        self._process.kill()
+        await self._process.wait()
 
-    @property
-    def line(self) -> Line:
-        """How the network is now."""
-        return self._line
+    def set(self, line: Line) -> None:
+        """From now on the network is like this."""
+        assert self._process is not None
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{line}\n".encode())
 
-    @line.setter
-    def line(self, line: Line) -> None:
-        self._line = line
-        if line == "silent":
-            self._flows.clear()
-        else:
-            self._flows.set()
-        if line == "cut":
-            for end in self._ends:
-                end.transport.abort()
+
+class Forwarder:
+    """What the process does."""
+
+    def __init__(self, engine: str) -> None:
+        self._engine = engine
+        self._line = "open"
+        self._flows = asyncio.Event()
+        self._flows.set()
+        self._ends: set[asyncio.StreamWriter] = set()
+
+    async def run(self) -> None:
+        """Serve until standard input ends."""
+        server = await asyncio.start_server(self._meet, LOOPBACK, 0)
+        print(server.sockets[0].getsockname()[1], flush=True)
+        while line := (await asyncio.to_thread(sys.stdin.readline)).strip():
+            self._line = line
+            if line == "silent":
+                self._flows.clear()
+            else:
+                self._flows.set()
+            if line == "cut":
+                for end in self._ends:
+                    end.transport.abort()
+        os._exit(0)
 
     async def _meet(self, reader: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
         await self._flows.wait()
@@ -67,9 +90,9 @@ class Proxy:
             if self._line == "cut":
                 return
             answers, engine = await (
-                asyncio.open_unix_connection(str(self._engine))
-                if isinstance(self._engine, Path)
-                else asyncio.open_connection(LOOPBACK, self._engine)
+                asyncio.open_connection(LOOPBACK, int(self._engine))
+                if self._engine.isdecimal()
+                else asyncio.open_unix_connection(self._engine)
             )
             ends.append(engine)
             self._ends.update(ends)
@@ -91,3 +114,7 @@ class Proxy:
             sink.write(data)
             await sink.drain()
         raise EOFError
+
+
+if __name__ == "__main__":
+    asyncio.run(Forwarder(sys.argv[1]).run())

@@ -155,6 +155,9 @@ async def _suffer(kind: str, torture: Torture, probes: Probes, auditor: Auditor,
     if healed > HEALED_SECONDS:
         flaws.append(Flaw("healing", f"{kind}: not well {HEALED_SECONDS:.0f} s after its end"))
     await torture.load.rest()
+    # The log has one order: what was promised before this and is not in the ledger after it is lost.
+    if await probes.well() > HEALED_SECONDS:
+        flaws.append(Flaw("healing", f"{kind}: not well when nobody else asked"))
     flaws += await auditor.audit(probes.screens)
     torture.load.going.set()
     return Suffered(kind, told.promised - before, healed, flaws)

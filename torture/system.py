@@ -247,13 +247,13 @@ async def _second_machine(
     return keepers
 
 
-def _place(engine: str, parts: SplitResult) -> Path | int:
-    """Where an engine listens: a Unix socket or a port on loopback."""
+def _place(engine: str, parts: SplitResult) -> str:
+    """Where an engine listens: the path of a Unix socket, or a port on loopback."""
     if parts.port is not None:
-        return parts.port
+        return str(parts.port)
     if engine == "postgresql":
-        return Path(parse_qs(parts.query)["host"][0]) / f".s.PGSQL.{SOCKET_PORT}"
-    return Path(unquote(parts.path))
+        return f"{parse_qs(parts.query)['host'][0]}/.s.PGSQL.{SOCKET_PORT}"
+    return unquote(parts.path)
 
 
 def _free_port() -> int:

@@ -86,6 +86,10 @@ class Refresher:
         state.missed = True
         state.begun.set()
 
+    def end(self, partition: int) -> None:
+        """This worker no longer applies the partition: another may, and the boards follow that one."""
+        self._partitions[partition].begun.clear()
+
     async def committed(
         self, partition: int, upto: int, applied: Applied, accepted_at: datetime | None
     ) -> None:
@@ -106,9 +110,10 @@ class Refresher:
                 tasks.create_task(self._keep_up(state, partition, tasks))
 
     async def _keep_up(self, state: _Partition, partition: int, tasks: asyncio.TaskGroup) -> None:
-        await state.begun.wait()
         pause = AGAIN_SECONDS[0]
         while True:
+            if state.arrived.empty():
+                await state.begun.wait()
             batches = await self._next(state)
             if state.missed:
                 state.missed, state.told = False, dict.fromkeys(self._boards)

@@ -106,6 +106,7 @@ class Worker:
             finally:
                 reader.cancel()
                 trimmer.cancel()
+                self._refresher.end(partition)
 
     async def _read(self, partition: int, after: int, arrived: asyncio.Queue[list[Logged]]) -> None:
         """Read ahead by one batch, so that the next one is there when a transaction ends."""
