@@ -98,6 +98,7 @@ PROBLEMS: dict[str, tuple[int, bool, str]] = {
     "unsupported_media_type": (415, False, "The body must be application/json."),
     "unknown_action": (422, False, "There is no such action in the catalogue."),
     "invalid_grant": (422, False, "The grant is not valid."),
+    "upgrade_required": (426, False, "A WebSocket of version 13 is spoken here."),
     "rate_limited": (429, True, "Too many requests."),
     "internal": (500, True, "Something broke here. It has been logged."),
     "queue_full": (503, True, "The queue is full."),
