@@ -27,7 +27,7 @@ from litestar import Litestar
 from msgspec import Struct
 from setproctitle import setproctitle
 
-from scoreboard import demo, logs
+from scoreboard import adoption, demo, logs
 from scoreboard.api import boards, docs, embeds, health, moderation, pages, problems, streams, updates
 from scoreboard.api import demo as demo_routes
 from scoreboard.api import grants as grant_routes
@@ -54,6 +54,7 @@ from scoreboard.errors import (
     EX_CONFIG,
     ConfigurationError,
     LogMismatch,
+    SchemaTooNew,
     ScoreboardError,
     first_of,
 )
@@ -352,12 +353,16 @@ async def ensure_log(queue: Queue, config: Config, database: Database) -> None:
     """
     await gate(config, queue, database)
     settings = config.queue
-    await queue.ensure(
+    read = await adoption.positions(database)
+    state = await queue.ensure(
         partitions=settings.partitions,
         max_bytes=settings.max_bytes,
         replicas=settings.replicas,
-        known=await database.log(),
+        known=read[0].stream if read else None,
     )
+    # A worker may have gone on and trimmed in between: what is wrong, is wrong twice.
+    if adoption.flaw(read, state) and (wrong := adoption.flaw(await adoption.positions(database), state)):
+        raise LogMismatch(wrong)
 
 
 def secret_of(settings: Settings) -> str:
@@ -419,7 +424,7 @@ def main() -> None:
         settings = Settings(config=config, environment=outer, demo=arguments.demo)
         sock = None if arguments.fd is None else socket.socket(fileno=arguments.fd)
         run_role(arguments.role, settings, sock, arguments.url)
-    except (ConfigurationError, LogMismatch) as error:
+    except (ConfigurationError, LogMismatch, SchemaTooNew) as error:
         logger.critical("%s", error)
         sys.exit(EX_CONFIG)
     except ScoreboardError as error:

@@ -93,7 +93,7 @@ class Worker:
         await ledger.lock(connection, partition)
         await ledger.begin(connection, self._terms)
         state = await self._queue.state()
-        position = await ledger.position(connection, partition, state.identity, state.first)
+        position = await ledger.position(connection, partition, state)
         logger.info("applying", extra={"partition": partition, "after": position.last})
         self._applied_to[partition] = position.last
         await self._refresher.begin(partition, (position.last + 1) * PLACES - 1)
