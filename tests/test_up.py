@@ -296,7 +296,7 @@ async def test_help_is_there_for_everything(tmp_path: Path, command: list[str]) 
 
 READING = [
     ["verify"], ["rebuild"], ["held"], ["explain", "ann"], ["audit"], ["key", "list"], ["key", "rotate", "k"],
-    ["key", "revoke", "k"], ["backup", "file"], ["adopt"],
+    ["key", "revoke", "k"], ["backup", "file"], ["adopt"], ["export", "ledger"],
 ]  # fmt: skip
 
 

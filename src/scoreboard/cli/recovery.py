@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from scoreboard.cli.command import (
     Deployment,
     command,
     main,
+    with_database,
     with_engines,
 )
 
@@ -96,6 +99,41 @@ def adopt(deployment: Deployment, dry_run: bool, reason: str) -> None:
             await _adopt(database, queue, config, reason, dry_run=dry_run)
 
     with_engines(deployment, DATABASE_AND_QUEUE, run)
+
+
+@command(main, "export", there=DATABASE)
+@click.argument("what", type=click.Choice(["ledger", "board"]))
+@click.option("--board", help="Which board. [the first]")
+@click.option("--format", "form", default="csv", show_default=True, type=click.Choice(["csv", "ndjson"]))
+@click.option("--output", type=_new_file, help="A new file, which only its owner may read. [standard output]")
+def export(deployment: Deployment, what: str, board: str | None, form: str, output: Path | None) -> None:
+    """Write the ledger or a board out, for a spreadsheet or another program."""
+    from scoreboard import export as exporting
+    from scoreboard.errors import EngineError
+    from scoreboard.files import appearing
+
+    config = deployment.config
+    name = board or next(iter(config.boards))
+    if name not in config.boards:
+        raise click.BadParameter(f"there is no board {name} in the configuration", param_hint="--board")
+    if board and what == "ledger":
+        raise click.UsageError("--board is for scoreboard export board")
+
+    async def run(database: Any) -> None:
+        rows, columns = (
+            (exporting.ledger(database), exporting.LEDGER)
+            if what == "ledger"
+            else (exporting.board(database, name, config.boards[name]), exporting.BOARD)
+        )
+        to = nullcontext(sys.stdout.buffer) if output is None else appearing(output, replace=False)
+        with to as file:
+            count = await exporting.write(columns, rows, form, file.write)
+        click.echo(f"{count} rows", err=True)
+
+    try:
+        with_database(deployment, run)
+    except OSError as error:
+        raise EngineError(f"cannot be written: {error}") from error
 
 
 async def _adopt(database: Any, queue: Any, config: Any, reason: str, *, dry_run: bool = False) -> None:

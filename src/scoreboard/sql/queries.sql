@@ -101,6 +101,10 @@ FROM (SELECT user_id FROM events WHERE amends IS NULL AND accept_no > $2
 JOIN scores s ON s.board = $1 AND s.period = 'all' AND s.user_id = touched.user_id
 LEFT JOIN users u ON u.user_id = s.user_id;
 
+-- all_events: the ledger, whole, in its order
+SELECT accept_no, event_id, at, user_id, type, reference, points, boards, principal, outcome, reason, retry_at, amends
+FROM events ORDER BY accept_no, event_id;
+
 -- all_rows: one board's current rows, whole
 SELECT s.user_id, s.score, s.reached, greatest(s.changed, coalesce(u.changed, 0)) AS changed,
        u.name, coalesce(u.hidden, false) AS hidden
