@@ -371,7 +371,8 @@ class Queue:
                 subject = f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{consumer}"
                 await self._client.publish(subject, ask, reply=inbox)
                 owed = READ_AHEAD
-            arrived = [await asyncio.wait_for(messages.get(), 3 * BEAT_SECONDS)]
+            async with asyncio.timeout(3 * BEAT_SECONDS):  # wait_for may lose a cancellation (Python 3.11)
+                arrived = [await messages.get()]
             while not messages.empty():
                 arrived.append(messages.get_nowait())
             batch = []
@@ -405,7 +406,10 @@ class Queue:
         with _translated():
             try:
                 message = await self._jetstream.get_msg(
-                    self._stream, seq=max(1, after + 1 - self._base), subject=self.subject(partition), next=True
+                    self._stream,
+                    seq=max(1, after + 1 - self._base),
+                    subject=self.subject(partition),
+                    next=True,
                 )
             except nats.js.errors.NotFoundError:
                 return None
