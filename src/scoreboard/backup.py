@@ -152,6 +152,7 @@ async def restore(database: Database, file: Path) -> Header:
                 await connection.execute(
                     f"SELECT setval(pg_get_serial_sequence('{name}', '{column}'), max({column})) FROM {name}"  # noqa: S608
                 )
+            await connection.execute(f'ANALYZE "{name}"', timeout=COPY_SECONDS)  # it is large from now on
         await migrate(connection)
         await connection.execute(
             STATEMENTS["insert_audit"],
@@ -188,10 +189,16 @@ async def _restore_table(
     if table.name not in sql.tables() or table.name in NOT_KEPT:
         raise BadBackup(f"The backup holds a table {table.name}, which there is none of here.")
 
+    damage: BadBackup | None = None
+
     async def source() -> AsyncIterator[bytes]:
-        for chunk in rows:
-            yield chunk
-            advance(chunk.count(b"\n"))
+        nonlocal damage
+        try:
+            for chunk in rows:
+                yield chunk
+                advance(chunk.count(b"\n"))
+        except BadBackup as error:
+            damage = error  # told below: raised here, the driver would cancel through another connection
 
     try:
         with translated():
@@ -199,6 +206,8 @@ async def _restore_table(
                 table.name, source=source(), columns=table.columns, timeout=COPY_SECONDS
             )
     except asyncpg.PostgresError as error:
-        raise BadBackup(f"The table {table.name} of the backup does not fit: {error}") from error
+        raise damage or BadBackup(f"The table {table.name} of the backup does not fit: {error}") from error
+    if damage is not None:
+        raise damage
     if done != f"COPY {table.rows}":
         raise BadBackup(f"The table {table.name} of the backup has {table.rows} rows; {done} were taken.")
