@@ -74,7 +74,9 @@ async def test_many_that_start_at_once_migrate_once(deploy: Any) -> None:
         await asyncio.gather(*(one.migrate() for one in (first, second, first, second)))
     async with deployment.database() as connection:
         done = await connection.fetch("SELECT number FROM migrations ORDER BY number")
+        tables = await connection.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
     assert [row[0] for row in done] == [number for number, _ in sql.migrations()]
+    assert {row[0] for row in tables} == {*sql.tables(), "migrations"}, "a backup knows all of them"
 
 
 async def test_a_migration_does_not_hold_up_everybody_behind_a_long_reader(
