@@ -169,14 +169,13 @@ async def adopt(database: Database, queue: Queue, config: Config, planned: Plan,
                 known=None,
             )
         state = await queue.renumber(planned.number, planned.partitions)
-        last_at = max((one.last_at for one in read), default=None)
         await connection.execute("DELETE FROM cursor")
         for number in range(planned.partitions):
             await connection.execute(
                 STATEMENTS["begin_partition"], number, state.identity, planned.number - 1
             )
-            if last_at is not None:
-                await connection.execute("UPDATE cursor SET last_at = $1", last_at)
+        if read:
+            await connection.execute("UPDATE cursor SET last_at = $1", max(one.last_at for one in read))
         await connection.execute(STATEMENTS["replant"], planned.partitions)
         await connection.execute(
             STATEMENTS["insert_audit"],
