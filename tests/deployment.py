@@ -110,7 +110,7 @@ class Deployment:
         """The same log and boards, with another database, which there is while the block runs."""
         other = copy.copy(self)
         name = f"{self.name}_beside"
-        other.database_url = _with_path(self._admin_url, name)
+        other.database_url = _with_path(self.admin_url, name)
         other.environment = msgspec.structs.replace(self.environment, database_url=other.database_url)
         other.settings = Settings(config=self.config, environment=other.environment)
         await self._administer(f'CREATE DATABASE "{name}"')
