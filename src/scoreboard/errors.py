@@ -11,6 +11,8 @@
     │   └── BoardUnavailable
     ├── Fenced                  another worker is ahead; what was tried did not happen
     ├── LogMismatch             the log is not the one that the database has been reading
+    ├── SchemaTooNew            this version is too old for the database's schema
+    ├── BadBackup               a file is not a whole backup, or the database may not take it
     └── Problem                 an answer to an HTTP client (RFC 9457)
 
 The docstring of a class is its default message. Driver exceptions are translated in the module that owns
@@ -65,6 +67,17 @@ class Fenced(ScoreboardError):
 
 class LogMismatch(ScoreboardError):
     """The log is not the one that the database has been reading."""
+
+    def __init__(self, message: str, how: str = "`scoreboard adopt --dry-run` says how to go on.") -> None:
+        super().__init__(f"{message} Nothing is skipped by itself: {how}")
+
+
+class SchemaTooNew(ScoreboardError):
+    """This version is too old for the database's schema."""
+
+
+class BadBackup(ScoreboardError):
+    """The file is not a whole backup of this program."""
 
 
 def first_of(failures: BaseExceptionGroup[BaseException]) -> BaseException:
