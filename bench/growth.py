@@ -109,8 +109,10 @@ def draw(file: Path, by_users: Sequence[Size], by_events: Sequence[Size]) -> Non
     right.plot(users, [one.rank_server_us for one in by_users], "^-", label="users: in Valkey, mean")
     right.plot(events, [one.rank_ms[0] * 1e3 for one in by_events], "s--", label=f"{ledger}: HTTP, p50")
     right.set(title="time of one user's rank", ylabel="µs")
+    left.set(ylim=(0, None))
+    right.set(yscale="log")
     for axes in (left, right):
-        axes.set(xscale="log", xlabel="size", ylim=(0, None))
+        axes.set(xscale="log", xlabel="size")
         axes.grid(alpha=0.3)
         axes.legend()
     figure.savefig(file, dpi=110)
