@@ -72,7 +72,7 @@ static void frame(Client *client, const char *text, int size, uint64_t at) {
   }
   uint32_t seq = number_after(text, size, "\"seq\":");
   Seen *one = &seen[seq % SEQS];
-  if (one->seq != seq) *one = (Seen){.seq = seq, .at = number_after(text, size, "\"at\":\""), .first = at};
+  if (one->seq != seq) *one = (Seen){.seq = seq, .at = number_after(text, size, "\"total\":"), .first = at};
   one->count++;
   one->last = at;
 }

@@ -154,8 +154,8 @@ class Nchan(Server):
 
 
 def rest_of_frame() -> str:
-    """A frame's text after ``at``, for the server that makes no JSON."""
-    return msgspec.json.encode(frame(0)).decode().partition('"at":"')[2].partition('",')[2]
+    """A frame's text after ``total``, for the server that makes no JSON."""
+    return msgspec.json.encode(frame(0)).decode().partition('"total":')[2].partition(",")[2]
 
 
 @contextmanager

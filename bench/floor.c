@@ -1,6 +1,6 @@
 /* The floor: one send() of a ready frame for each client, and nothing else.
  *
- * In: the text of a frame after "at". Prints its port; a line "COUNT MICROSECONDS" on standard input has it send so
+ * In: the text of a frame after "total". Prints its port; a line "COUNT MICROSECONDS" on standard input has it send so
  * many frames at that distance, and is answered with "done".
  */
 #define _GNU_SOURCE
@@ -58,7 +58,7 @@ int main(int count, char **values) {
       struct timespec t;
       clock_gettime(CLOCK_MONOTONIC, &t);
       int length = snprintf(frame + 4, sizeof frame - 4,
-          "{\"type\":\"board\",\"board\":\"main\",\"epoch\":\"e\",\"seq\":%d,\"at\":\"%lu\",%s", ++seq,
+          "{\"type\":\"board\",\"board\":\"main\",\"epoch\":\"e\",\"seq\":%d,\"at\":\"2026-11-26T12:00:00.000Z\",\"total\":%lu,%s", ++seq,
           (uint64_t)t.tv_sec * 1000000000u + t.tv_nsec, values[1]);
       frame[0] = 0x81; frame[1] = 126; frame[2] = length >> 8; frame[3] = length;
       for (int one = 0; one < n; one++) send(clients[one], frame, length + 4, MSG_DONTWAIT | MSG_NOSIGNAL);

@@ -11,6 +11,7 @@ import socket
 import sys
 import time
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -28,7 +29,7 @@ from scoreboard.board import Board
 from scoreboard.config import Config
 from scoreboard.listening import listen
 from scoreboard.live import protocol, raise_file_limit
-from scoreboard.model import Frame, Line
+from scoreboard.model import Frame, Line, text_of_time
 
 NAMES = ("Ada", "Grace", "Edsger", "Barbara", "Donald", "Frances", "Ken", "Radia", "Tony", "Leslie")
 TOP = tuple(Line(n, f"user-{n:04}", f"{name} of the board", 10_000 - n) for n, name in enumerate(NAMES, 1))
@@ -37,9 +38,9 @@ Publish = Callable[[Frame], Awaitable[None]]
 
 
 def frame(seq: int) -> Frame:
-    """A frame like a board's; ``at`` is when it was published, in nanoseconds of the machine's clock."""
+    """A frame like a board's; ``total`` is when it was published, in nanoseconds of the machine's clock."""
     top = (msgspec.structs.replace(TOP[0], score=10_000 + seq), *TOP[1:])
-    return Frame("main", "e", seq, str(time.monotonic_ns()), 58_213, top)
+    return Frame("main", "e", seq, text_of_time(datetime.now(UTC)), time.monotonic_ns(), top)
 
 
 async def serve_app(app: Any, sock: socket.socket, **settings: Any) -> None:
