@@ -499,6 +499,15 @@ async def test_the_keyboard_reaches_everything(system: System, visit: Open) -> N
         await expect(boards.nth(place)).to_be_focused()
         outline = await boards.nth(place).evaluate("one => getComputedStyle(one).outlineStyle")
         assert outline == "solid"
+        whole = await boards.nth(place).evaluate(
+            """(one) => {
+              const { outlineWidth, outlineOffset } = getComputedStyle(one);
+              const [ring, around] = [one, one.closest("ul")].map((each) => each.getBoundingClientRect());
+              const room = Math.min(ring.top - around.top, around.bottom - ring.bottom);
+              return room >= parseFloat(outlineWidth) + parseFloat(outlineOffset);
+            }"""
+        )
+        assert whole, "what scrolls cuts nothing off the ring"
     await page.get_by_role("link", name="Skip to the board").focus()
     await page.keyboard.press("Enter")
     await expect(page.locator("#board")).to_be_focused()
