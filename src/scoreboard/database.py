@@ -1,8 +1,8 @@
 """The database: ledger, totals and cursor (PostgreSQL). The truth, of which the board is a picture.
 
 In come reads of events, users, keys and board rows; the applying transaction itself is in ``ledger.py``.
-Out go values of the model. Driver exceptions leave this module as ``DatabaseUnavailable``, or for a wrong
-URL ``ConfigurationError``.
+Out go values of the model. Driver exceptions leave this module as ``DatabaseUnavailable`` or ``BadData``,
+or for a wrong URL ``ConfigurationError``.
 It must never change a row of ``events``, nor a total without the event that explains it.
 """
 
@@ -19,7 +19,7 @@ from uuid import UUID
 import asyncpg
 
 from scoreboard import sql
-from scoreboard.errors import ConfigurationError, DatabaseUnavailable
+from scoreboard.errors import BadData, ConfigurationError, DatabaseUnavailable
 from scoreboard.model import Row
 
 if TYPE_CHECKING:
@@ -48,7 +48,9 @@ MIGRATION_LOCK = -1
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Driver exceptions as ours: what may heal is ``DatabaseUnavailable``; a fault of ours stays."""
+    """Driver exceptions as ours: what may heal is ``DatabaseUnavailable``, what the data are to blame for is
+    ``BadData``; a fault of ours stays.
+    """
     try:
         yield
     except asyncpg.exceptions.ClientConfigurationError as error:
@@ -71,6 +73,9 @@ def translated() -> Iterator[None]:
             "3D",
         ) or isinstance(error, asyncpg.UndefinedTableError):
             raise DatabaseUnavailable(f"The database does not answer: {error}") from error
+        # Data exception, integrity constraint violation, program limit (too long for an index).
+        if (error.sqlstate or "")[:2] in ("22", "23", "54"):
+            raise BadData(str(error)) from error
         raise
 
 
@@ -211,14 +216,8 @@ class Database:
             direction = {"desc": "DESC", "asc": "ASC"}[ordered]
             query += f" ORDER BY s.score {direction}, s.reached, s.user_id"
         async with self.connection() as connection, connection.transaction(isolation="repeatable_read"):
-            cursor = connection.cursor(query, board, prefetch=CHUNK_ROWS, timeout=WHOLE_SECONDS)
-            chunk: list[asyncpg.Record] = []
-            async for row in cursor:
-                chunk.append(row)
-                if len(chunk) == CHUNK_ROWS:
-                    yield _rows(board, chunk)
-                    chunk = []
-            if chunk:
+            cursor = await connection.cursor(query, board, timeout=WHOLE_SECONDS)
+            while chunk := await cursor.fetch(CHUNK_ROWS, timeout=WHOLE_SECONDS):
                 yield _rows(board, chunk)
 
     async def count_rows(self, board: str) -> int:

@@ -9,6 +9,7 @@
     │   ├── QueueFull           the log is at its bound
     │   ├── DatabaseUnavailable
     │   └── BoardUnavailable
+    ├── BadData                 what was to be written breaks a rule of the database
     ├── Fenced                  another worker is ahead; what was tried did not happen
     ├── LogMismatch             the log is not the one that the database has been reading
     └── Problem                 an answer to an HTTP client (RFC 9457)
@@ -57,6 +58,10 @@ class DatabaseUnavailable(Unavailable):
 
 class BoardUnavailable(Unavailable):
     """The board does not answer. Try again."""
+
+
+class BadData(ScoreboardError):
+    """What was to be written breaks a rule of the database."""
 
 
 class Fenced(ScoreboardError):

@@ -6,7 +6,8 @@ advisory lock of its database session, and a session that falls silent is ended 
 worker is replaced within seconds and its late tries are fenced by the cursor. The others stand by.
 
 Whatever goes wrong between reading and commit ends the reading; it begins again after the cursor's last
-message. So nothing is skipped, and a commit whose outcome was not seen is not repeated.
+message. So nothing is skipped, and a commit whose outcome was not seen is not repeated. Only what can never
+be applied is set aside, alone (dead_letters.py), so that nothing behind it waits.
 
 It must never acknowledge, skip or trim a message that the cursor has not passed.
 """
@@ -23,13 +24,15 @@ from datetime import UTC, datetime, timedelta
 
 import asyncpg
 
-from scoreboard import ledger, metrics
+from scoreboard import dead_letters, ledger, metrics
+from scoreboard.book import Applied
 from scoreboard.config import Config
 from scoreboard.database import closed, connect, translated
+from scoreboard.dead_letters import DeadLetter
 from scoreboard.envelope import NotOurs, Sealer
 from scoreboard.errors import Fenced, Unavailable
-from scoreboard.ledger import Batch, DeadLetter, Position, Terms
-from scoreboard.model import PLACES, Accepted
+from scoreboard.ledger import Batch, Position, Terms
+from scoreboard.model import PLACES, Accepted, Result
 from scoreboard.queue import Logged, Queue, State
 from scoreboard.refresh import Refresher
 from scoreboard.rules import rules_of
@@ -42,6 +45,7 @@ AGAIN_SECONDS = (0.1, 5.0)  # back-off between tries: first, longest
 LOOK_SECONDS = 1.0  # how often the log's size is looked at: it must not stay full of what is applied
 TRIM_SECONDS = 60.0  # how often what is applied and old is dropped from it
 KEEP = timedelta(days=1)  # how long what is applied stays, so that a restored backup catches up by itself
+SETTLING = {Result.DEAD.value, "settled"}  # what a batch counts when dead letters come or go
 NEAR_BOUND = 0.8  # of the log's bound; beyond it everything applied is dropped
 
 
@@ -94,6 +98,7 @@ class Worker:
         await ledger.begin(connection, self._terms)
         state = await self._queue.state()
         position = await ledger.position(connection, partition, state.identity, state.first)
+        metrics.DEAD_WAITING.set(await dead_letters.count_waiting(connection))
         logger.info("applying", extra={"partition": partition, "after": position.last})
         self._applied_to[partition] = position.last
         await self._refresher.begin(partition, (position.last + 1) * PLACES - 1)
@@ -130,7 +135,7 @@ class Worker:
                 continue
             for batch in self._batches(partition, position, messages):
                 began = time.monotonic()
-                applied = await ledger.apply(connection, batch, self._terms)
+                applied = await self._apply(connection, batch)
                 metrics.BATCH_SECONDS.observe(time.monotonic() - began)
                 for outcome, count in applied.counts.items():
                     metrics.APPLIED.labels(outcome).inc(count)
@@ -140,6 +145,21 @@ class Worker:
                 await self._refresher.committed(
                     partition, (batch.last + 1) * PLACES - 1, applied, accepted_at
                 )
+                if batch.dead or applied.counts.keys() & SETTLING:
+                    metrics.DEAD_LETTERS.inc(len(batch.dead) + applied.counts.get(Result.DEAD.value, 0))
+                    metrics.DEAD_WAITING.set(await dead_letters.count_waiting(connection))
+
+    async def _apply(self, connection: asyncpg.Connection[asyncpg.Record], batch: Batch) -> Applied:
+        """Apply a batch. One that fails is tried a few times, then what makes it fail is set aside."""
+        for pause in dead_letters.TRY_AGAIN_SECONDS:
+            try:
+                return await ledger.apply(connection, batch, self._terms)
+            except Exception as error:
+                if not dead_letters.blames(error):
+                    raise
+                logger.warning("a batch cannot be applied, it is tried again: %r", error)
+            await asyncio.sleep(pause)
+        return await ledger.apply(connection, batch, self._terms, isolating=True)
 
     def _batches(self, partition: int, position: Position, messages: Sequence[Logged]) -> Sequence[Batch]:
         """The messages opened and cut into batches of bounded size."""
@@ -168,7 +188,6 @@ class Worker:
             envelope = self._sealer.open(message.body)
         except NotOurs as error:
             logger.error("a message of the log is set aside: %s", error, extra={"sequence": message.sequence})
-            metrics.DEAD_LETTERS.inc()
             metrics.FORGED.inc()
             dead.append(DeadLetter(first, at, str(error), message.body))
             return
