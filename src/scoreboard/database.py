@@ -220,6 +220,18 @@ class Database:
             while chunk := await cursor.fetch(CHUNK_ROWS, timeout=WHOLE_SECONDS):
                 yield _rows(board, chunk)
 
+    async def rows_after(self, board: str, user: str, limit: int) -> list[Row]:
+        """Current rows of a board, in order of users, after one of them."""
+        async with self.connection() as connection:
+            return _rows(board, await connection.fetch(STATEMENTS["rows_after"], board, user, limit))
+
+    async def rows_of(self, board: str, users: Iterable[str]) -> dict[str, Row]:
+        """Current rows of a board, by user; of those who have one."""
+        wanted = [user for user in users if "\0" not in user]
+        async with self.connection() as connection:
+            rows = _rows(board, await connection.fetch(STATEMENTS["rows_of"], board, wanted))
+        return {row.user: row for row in rows}
+
     async def count_rows(self, board: str) -> int:
         """How many rows a board has."""
         async with self.connection() as connection:

@@ -91,6 +91,9 @@ DEAD_WAITING = Gauge(
     "Dead letters that wait for an operator",
     multiprocess_mode="livemostrecent",
 )
+DRIFT = Counter("scoreboard_drift_total", "Differences between board and database that were mended", ["what"])
+DRIFT_CHECKED = Counter("scoreboard_drift_checked_total", "Entries of boards compared with the database")
+DRIFT_SWEEPS = Counter("scoreboard_drift_sweeps_total", "Boards compared with the database from end to end")
 BOARD_REBUILDS = Counter("scoreboard_board_rebuilds_total", "Boards built again from the database")
 CATALOGUE_MISMATCH = Counter(
     "scoreboard_catalogue_mismatch_total", "Envelopes accepted under another catalogue than the worker's"

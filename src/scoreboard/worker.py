@@ -29,6 +29,7 @@ from scoreboard.book import Applied
 from scoreboard.config import Config
 from scoreboard.database import closed, connect, translated
 from scoreboard.dead_letters import DeadLetter
+from scoreboard.drift import Checker
 from scoreboard.envelope import NotOurs, Sealer
 from scoreboard.errors import Fenced, Unavailable
 from scoreboard.ledger import Batch, Position, Terms
@@ -57,6 +58,7 @@ class Worker:
     ) -> None:
         self._config, self._database_url = config, database_url
         self._queue, self._sealer, self._refresher = queue, sealer, refresher
+        self._checker = Checker(config, refresher.database, refresher.board)
         self._terms = Terms(
             boards=tuple(config.boards),
             rules=rules_of(config.actions, config.timezone),
@@ -106,11 +108,13 @@ class Worker:
         async with asyncio.TaskGroup() as tasks:
             reader = tasks.create_task(self._read(partition, position.last, arrived))
             trimmer = tasks.create_task(self._trim(partition))
+            checker = tasks.create_task(self._check(partition))
             try:
                 await self._apply_all(connection, partition, position, arrived)
             finally:
                 reader.cancel()
                 trimmer.cancel()
+                checker.cancel()
                 self._refresher.end(partition)
 
     async def _read(self, partition: int, after: int, arrived: asyncio.Queue[list[Logged]]) -> None:
@@ -220,6 +224,10 @@ class Worker:
                         age = max((datetime.now(UTC) - oldest[1]).total_seconds(), 0.0)
                     metrics.QUEUE_DEPTH.labels(partition).set(depth)
                     metrics.QUEUE_AGE.labels(partition).set(age)
+
+    async def _check(self, partition: int) -> None:
+        if partition == 0:  # whoever applies the first partition looks after the boards
+            await self._checker.run()
 
     async def _trim(self, partition: int) -> None:
         """Drop from the log what every partition has applied and is a day old, sooner near its bound."""

@@ -29,6 +29,9 @@ WAIT_SECONDS = 2.0  # for one of our own connections, when all are in use
 # server is out of memory or read-only (without this it would stop half-way), one that reads never is.
 _WRITES, _READS = "#!lua\n", "#!lua flags=no-writes\n"
 
+Argument = str | int | bytes
+"""Of a script."""
+
 
 class BoardBehind(BoardUnavailable):
     """The board is not where it was believed to be. Read its position and catch up."""
@@ -60,9 +63,10 @@ class Server:
         """Which of the server's numbered databases."""
         self.apply = self._redis.register_script(_script(_WRITES, "shared", "writing", "apply"))
         self.rebuild = self._redis.register_script(_script(_WRITES, "shared", "writing", "rebuild"))
+        self.repair = self._redis.register_script(_script(_WRITES, "shared", "writing", "repair"))
         self.read = self._redis.register_script(_script(_READS, "shared", "read"))
 
-    async def run(self, script: Any, calls: Sequence[tuple[str, Sequence[str | int]]]) -> list[Any]:
+    async def run(self, script: Any, calls: Sequence[tuple[str, Sequence[Argument]]]) -> list[Any]:
         """Run a script once for each (key, arguments), in one round trip and that order.
 
         Raises:
@@ -74,7 +78,7 @@ class Server:
                 raise answer
         return answers
 
-    async def run_each(self, script: Any, calls: Sequence[tuple[str, Sequence[str | int]]]) -> list[Any]:
+    async def run_each(self, script: Any, calls: Sequence[tuple[str, Sequence[Argument]]]) -> list[Any]:
         """Like ``run``, but a call that failed answers its ``BoardUnavailable``.
 
         Raises:
@@ -90,7 +94,7 @@ class Server:
                     answers[n] = answer
         return [_ours(answer) if isinstance(answer, Exception) else answer for answer in answers]
 
-    async def _send(self, script: Any, calls: Sequence[tuple[str, Sequence[str | int]]]) -> list[Any]:
+    async def _send(self, script: Any, calls: Sequence[tuple[str, Sequence[Argument]]]) -> list[Any]:
         async with self._redis.pipeline(transaction=False) as pipeline:
             for key, arguments in calls:
                 pipeline.evalsha(script.sha, 1, key, *arguments)

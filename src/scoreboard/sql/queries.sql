@@ -93,6 +93,18 @@ SELECT s.user_id, s.score, s.reached, greatest(s.changed, coalesce(u.changed, 0)
 FROM scores s LEFT JOIN users u ON u.user_id = s.user_id
 WHERE s.board = $1 AND s.period = 'all' AND s.standing;
 
+-- rows_after: one board's current rows in order of users, after one of them; also of those without an entry
+SELECT s.user_id, s.score, s.reached, greatest(s.changed, coalesce(u.changed, 0)) AS changed,
+       u.name, coalesce(u.hidden, false) OR NOT s.standing AS hidden
+FROM scores s LEFT JOIN users u ON u.user_id = s.user_id
+WHERE s.board = $1 AND s.period = 'all' AND s.user_id > $2 ORDER BY s.user_id LIMIT $3;
+
+-- rows_of: one board's current rows of these users; also of those without an entry
+SELECT s.user_id, s.score, s.reached, greatest(s.changed, coalesce(u.changed, 0)) AS changed,
+       u.name, coalesce(u.hidden, false) OR NOT s.standing AS hidden
+FROM scores s LEFT JOIN users u ON u.user_id = s.user_id
+WHERE s.board = $1 AND s.period = 'all' AND s.user_id = ANY($2::text[]);
+
 -- count_rows: how many rows a board has
 SELECT count(*) FROM scores WHERE board = $1 AND period = 'all' AND standing;
 
