@@ -42,6 +42,7 @@ SILENCE_MILLISECONDS = 4_000
 # Of every session of ours: nothing that it says is done may be lost with the power.
 SESSION = {"application_name": "scoreboard", "jit": "off", "synchronous_commit": "on", "timezone": "UTC"}
 CHUNK_ROWS = 1_000  # rows a step when a board is read whole: bounds memory, and how long Redis is kept busy
+SORT_MEMORY = "64MB"  # of the database's server, for putting a board in order
 LOCK_CLASS = 0x5C0E  # our advisory locks among others' in the same database
 MIGRATION_LOCK = -1
 
@@ -216,6 +217,7 @@ class Database:
             direction = {"desc": "DESC", "asc": "ASC"}[ordered]
             query += f" ORDER BY s.score {direction}, s.reached, s.user_id"
         async with self.connection() as connection, connection.transaction(isolation="repeatable_read"):
+            await connection.execute(f"SET LOCAL work_mem = '{SORT_MEMORY}'")
             cursor = await connection.cursor(query, board, timeout=WHOLE_SECONDS)
             while chunk := await cursor.fetch(CHUNK_ROWS, timeout=WHOLE_SECONDS):
                 yield _rows(board, chunk)

@@ -248,4 +248,5 @@ async def rebuild(
     positions = await database.positions()
     upto = {partition: (last + 1) * PLACES - 1 for partition, last in positions.items()}
     metrics.BOARD_REBUILDS.inc()
-    return await board.rebuild(name, upto=upto, rows=database.all_rows(name), progress=progress)
+    rows = database.all_rows(name, ordered=board.order(name))
+    return await board.rebuild(name, upto=upto, rows=rows, progress=progress)

@@ -37,6 +37,10 @@ class Reader:
         """Close all connections."""
         await self._server.close()
 
+    def order(self, board: str) -> str:
+        """``"desc"``: the highest score is the best; or ``"asc"``."""
+        return self._specs[board].order
+
     async def frame(self, board: str) -> Frame | None:
         """The newest frame, the same for all who ask until the visible top changes."""
         spec = self._specs[board]
