@@ -34,7 +34,7 @@ from scoreboard.engines import engines
 from scoreboard.envelope import Sealer
 from scoreboard.errors import BoardUnavailable
 from scoreboard.group_commit import GroupCommit
-from scoreboard.model import Update, event_id_of_action
+from scoreboard.model import PLACES, Update, event_id_of_action
 from scoreboard.queue import Queue
 
 BOARD = "main"
@@ -74,11 +74,13 @@ class Used(Struct, frozen=True):
 async def fill(url: str, users: int) -> None:
     """Totals and names of so many users; the ledger stays empty, a rebuild does not read it."""
     connection = await asyncpg.connect(url)
-    scores = ((BOARD, "all", f"user-{n:07}", n * 7919 % 100_000, n, n) for n in range(1, users + 1))
+    # Reached and changed within the first message of the log: what comes through it is newer.
+    numbers = range(1, users + 1)
+    scores = ((BOARD, "all", f"user-{n:07}", n * 7919 % 100_000, n % PLACES, n % PLACES) for n in numbers)
     await connection.copy_records_to_table(
         "scores", records=scores, columns=("board", "period", "user_id", "score", "reached", "changed")
     )
-    names = ((f"user-{n:07}", f"Player {n}", n) for n in range(1, users + 1))
+    names = ((f"user-{n:07}", f"Player {n}", n % PLACES) for n in numbers)
     await connection.copy_records_to_table("users", records=names, columns=("user_id", "name", "changed"))
     await connection.execute("VACUUM ANALYZE scores, users")
     await connection.close()

@@ -212,6 +212,40 @@ async def test_screens_see_what_is_mended(deploy: Deploy, monkeypatch: pytest.Mo
         assert again["top"] == first["top"]
 
 
+async def test_a_commit_that_the_board_has_not_been_told_is_no_drift(
+    deploy: Deploy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    may, apply = asyncio.Event(), Board.apply
+
+    async def held(board: Board, batches: Any) -> Any:
+        await may.wait()
+        return await apply(board, batches)
+
+    may.set()
+    async with broken(deploy) as it, it.deployment.database() as connection:
+        monkeypatch.setattr(Board, "apply", held)
+        monkeypatch.setattr(drift, "STEP_SECONDS", 0.05)
+        may.clear()
+        before = told()
+        updates = [{"userId": f"u{n}", "actionId": "point:late"} for n in range(USERS + 10)]
+        await it.client.post("/update-scores", json=updates)
+
+        async def committed() -> bool:
+            late = "SELECT count(*) FROM events WHERE reference = 'late'"
+            return bool(await connection.fetchval(late) == len(updates))
+
+        await until(committed)
+        swept = metrics.DRIFT_SWEEPS._value.get()
+
+        async def swept_twice() -> bool:
+            return bool(metrics.DRIFT_SWEEPS._value.get() >= swept + 3)
+
+        await until(swept_twice)
+        may.set()
+        await it.mended()
+        assert told() == before
+
+
 async def test_updates_on_their_way_are_no_drift(deploy: Deploy, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(drift, "STEP_SECONDS", 0.01)
     monkeypatch.setattr(drift, "ROWS", 7)  # many steps
