@@ -24,7 +24,7 @@ from pathlib import Path
 import asyncpg
 import psutil
 import redis.asyncio
-from fanout import machine
+from machine import machine
 from msgspec import Struct
 
 from scoreboard.board import Board

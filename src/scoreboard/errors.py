@@ -20,6 +20,7 @@ the driver and nowhere else.
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 EX_CONFIG = 78
@@ -70,6 +71,17 @@ class Fenced(ScoreboardError):
 
 class LogMismatch(ScoreboardError):
     """The log is not the one that the database has been reading."""
+
+
+def heed_cancellation() -> None:
+    """End this task if it was cancelled and a driver did not pass that on: else it would go on for ever.
+
+    The client of NATS swallows a cancellation while it flushes, that of Redis writes under
+    ``asyncio.wait_for``, which before Python 3.12 swallows one that comes together with its result.
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 def first_of(failures: BaseExceptionGroup[BaseException]) -> BaseException:

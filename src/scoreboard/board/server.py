@@ -6,7 +6,6 @@ whoever asked knows whether it may be. Driver exceptions end here, as ``BoardUna
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from importlib import resources
@@ -18,7 +17,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, RedisError
 
-from scoreboard.errors import BoardUnavailable, ConfigurationError
+from scoreboard.errors import BoardUnavailable, ConfigurationError, heed_cancellation
 
 CONNECTIONS = 16  # a process; a script takes well under a millisecond, so these serve thousands a second
 CONNECT_SECONDS = 1.0  # a server that does not take a connection in this time is away
@@ -134,12 +133,9 @@ def translated() -> Iterator[None]:
     try:
         yield
     except (RedisError, OSError, TimeoutError) as error:
+        heed_cancellation()
         raise _ours(error) from error
-    task = asyncio.current_task()
-    if task is not None and task.cancelling():
-        # The driver writes under asyncio.wait_for, which before Python 3.12 swallows a cancellation that
-        # comes together with its result: the task would go on for ever.
-        raise asyncio.CancelledError
+    heed_cancellation()
 
 
 def _ours(error: Exception) -> BoardUnavailable:
