@@ -280,6 +280,19 @@ async def test_updates_on_their_way_are_no_drift(deploy: Deploy, monkeypatch: py
         assert told() == before
 
 
+async def test_what_has_changed_since_it_was_seen_is_left_alone(deploy: Deploy) -> None:
+    async with broken(deploy) as it, Database.open(it.deployment.database_url) as database:
+        it.board.database = await database.identity()
+        seen, _, member = await it.entry("u5")
+        generation = await it.redis.hget(it.meta, "generation")
+        assert (await submit(it.client, "u5", "point:more")).json()["status"] == "applied"
+        now, _, member_now = await it.entry("u5")
+        assert not await it.board.repair("main", b"another", [("u5", now, member_now)], [])
+        assert await it.board.repair("main", generation, [("u5", seen, member_now), ("u5", seen, member)], [])
+        assert (await it.entry("u5"))[0] == now
+        assert await it.redis.zscore((await it.keys())[0], member_now) is not None
+
+
 async def test_a_board_whose_keys_are_gone_is_rebuilt(
     deploy: Deploy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
