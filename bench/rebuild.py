@@ -154,9 +154,10 @@ async def measure(users: int, rate: int, rounds: int) -> None:
             print("| " + " | ".join((*told, f"{os.getloadavg()[0]:.1f}")) + " |", flush=True)
         for task in owned:
             task.cancel()
-        await asyncio.sleep(2)  # what was accepted is applied
-        differences = await board.compare(BOARD, database.all_rows(BOARD, ordered="desc"))
-        print(f"\ndifferences between board and database: {len(differences)}")
+        deadline = time.monotonic() + SECONDS
+        while differences := await board.compare(BOARD, database.all_rows(BOARD, ordered="desc")):
+            assert time.monotonic() < deadline, differences[:5]  # the last updates were on their way
+        print("\nboard = database")
         before = Used.now()
         await asyncio.sleep(REST_SECONDS)
         after = Used.now()
