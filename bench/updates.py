@@ -65,11 +65,11 @@ def single(system: System, seconds: int, pause: float = 0.0) -> Load:
     return Load(what="update", seconds=seconds, senders=senders, pause=pause)
 
 
-def many(system: System, seconds: int) -> Load:
+def many(system: System, seconds: int, users: int = USERS) -> Load:
     """A service that reports 500 at a time."""
     senders = (("any", system.key),)
     return Load(
-        what="updates", seconds=seconds, senders=senders, users=USERS, connections=SERVICE_CONNECTIONS
+        what="updates", seconds=seconds, senders=senders, users=users, connections=SERVICE_CONNECTIONS
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import secrets
 import socket
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -98,6 +99,35 @@ class Deployment:
             yield connection
         finally:
             await connection.close()
+
+    async def lose_database(self) -> None:
+        """In place of the database there is a new, empty one."""
+        await self.close()
+        await self._administer(f'CREATE DATABASE "{self.name}"')
+
+    @asynccontextmanager
+    async def beside(self) -> AsyncIterator[Deployment]:
+        """The same log and boards, with another database, which there is while the block runs."""
+        other = copy.copy(self)
+        name = f"{self.name}_beside"
+        other.database_url = _with_path(self.admin_url, name)
+        other.environment = msgspec.structs.replace(self.environment, database_url=other.database_url)
+        other.settings = Settings(config=self.config, environment=other.environment)
+        await self._administer(f'CREATE DATABASE "{name}"')
+        try:
+            async with Database.open(other.database_url) as database:
+                await database.migrate()
+            other.key = await other.make_key(Scope.SCORE_WRITE)
+            yield other
+        finally:
+            await self._administer(f'DROP DATABASE "{name}" WITH (FORCE)')
+
+    def with_config(self, config: Config) -> Deployment:
+        """The same engines and names, with another configuration."""
+        other = copy.copy(self)
+        other.config = config
+        other.settings = Settings(config=config, environment=self.environment)
+        return other
 
     async def close(self) -> None:
         """Remove the database."""

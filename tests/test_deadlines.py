@@ -14,7 +14,7 @@ import uvicorn
 
 from deployment import SECONDS
 from scoreboard.api.deadlines import HEAD_BYTES, Deadlines, http
-from scoreboard.app import Server
+from scoreboard.draining import Server
 from scoreboard.listening import listen
 
 HEAD = b"POST /x HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n"
@@ -104,9 +104,8 @@ async def serving(deadlines: Deadlines, host: str = "127.0.0.1") -> AsyncIterato
         lifespan="off",
         log_config=None,
         timeout_keep_alive=KEEP_ALIVE,
-        timeout_graceful_shutdown=1,
     )
-    server = Server(config)
+    server = Server(config, deadlines)
     site = Site(application, sock.getsockname()[:2])
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(server.serve(sockets=[sock]))

@@ -19,6 +19,7 @@ from scoreboard.dead_letters import DeadLetter
 from scoreboard.errors import Fenced, LogMismatch
 from scoreboard.ledger import Batch, Terms
 from scoreboard.model import PLACES, SCORE_LIMIT, Accepted, Entry, Rename, Update, event_id_of_action
+from scoreboard.queue import State
 
 BOARDS = ("main", "wins")
 TERMS = Terms(BOARDS, {})
@@ -47,11 +48,16 @@ class Ledger:
         return applied
 
 
+def log(identity: str = "log", *, first: int = 1, last: int = 0) -> State:
+    """A log as the queue tells it."""
+    return State(identity=identity, partitions=1, first=first, last=last, size=0, bound=0)
+
+
 @pytest.fixture(scope="module")
 async def book(deploy: Any) -> Any:
     deployment: Deployment = await deploy()
     connection = await connect(deployment.database_url)
-    await ledger.position(connection, 0, "log", 1)
+    await ledger.position(connection, 0, log())
     yield Ledger(connection)
     await connection.close()
 
@@ -202,17 +208,20 @@ async def test_what_is_set_aside_moves_the_cursor_and_is_kept_whole(book: Ledger
 
 
 async def test_a_log_that_is_not_ours_or_has_lost_something_is_refused(book: Ledger) -> None:
-    with pytest.raises(LogMismatch, match="reading the log log; the queue now holds other"):
-        await ledger.position(book.connection, 0, "other", 1)
+    last = book.sequence
+    with pytest.raises(LogMismatch, match=r"reading the log log, up to .*; the queue now holds other"):
+        await ledger.position(book.connection, 0, log("other", last=last))
     with pytest.raises(LogMismatch, match="is gone"):
-        await ledger.position(book.connection, 0, "log", book.sequence + 2)
-    assert (await ledger.position(book.connection, 0, "log", book.sequence + 1)).last == book.sequence
+        await ledger.position(book.connection, 0, log(first=last + 2, last=last + 2))
+    with pytest.raises(LogMismatch, match="older copy"):
+        await ledger.position(book.connection, 0, log(last=last - 1))
+    assert (await ledger.position(book.connection, 0, log(first=last + 1, last=last))).last == last
 
 
 async def test_verify_finds_a_total_that_is_not_the_sum(deploy: Any) -> None:
     deployment: Deployment = await deploy()
     async with deployment.database() as connection, Database.open(deployment.database_url) as database:
-        await ledger.position(connection, 0, "log", 1)
+        await ledger.position(connection, 0, log())
         one = Ledger(connection)
         await one.apply([update("ann", 1, 5), update("bob", 1, 5)])
         assert await database.unsummed() == []

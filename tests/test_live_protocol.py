@@ -78,11 +78,19 @@ UPGRADE = (
 )
 
 
+CODES = {400: "malformed_request", 404: "not_found", 405: "method_not_allowed", 426: "upgrade_required"}
+
+
 @pytest.mark.parametrize(
     ("request_bytes", "status"),
     [
         (b"GET /boards/main/live HTTP/1.1\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n", 400),
-        (b"POST /boards/main/live HTTP/1.1\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n", 405),
+        (UPGRADE.replace(b"GET", b"POST"), 405),
+        (UPGRADE.replace(b"Host: board", b"Host: board\r\nHost: other"), 400),
+        (UPGRADE.replace(b"Host: board\r\n", b""), 400),
+        (UPGRADE.replace(b"Version: 13", b"Version: 12"), 426),
+        (UPGRADE.replace(b"Sec-WebSocket-Version: 13\r\n", b""), 426),
+        (UPGRADE.replace(b"Key: MDEyMzQ1Njc4OWFiY2RlZg==", b"Key: short"), 400),
         (b"GET /" + b"x" * 9000 + b" HTTP/1.1\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n", 400),
         (b"GET / HTTP/1.1\r\nContent-Length: 9\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n", 400),
         (UPGRADE, 404),
@@ -94,7 +102,9 @@ async def test_a_bad_handshake_is_refused(live: Serving, request_bytes: bytes, s
         head, _, body = (await client.rest()).partition(b"\r\n\r\n")
         told = msgspec.json.decode(body)
         assert int(head.split()[1]) == told["status"] == status
-        assert told["code"] == {400: "malformed_request", 404: "not_found", 405: "method_not_allowed"}[status]
+        assert told["code"] == CODES[status]
+        if status == 426:
+            assert b"sec-websocket-version: 13" in head.lower().split(b"\r\n")
         for header in (
             b"content-type: application/problem+json",
             b"x-content-type-options: nosniff",
@@ -112,7 +122,7 @@ async def test_http_is_served_beside(live: Serving) -> None:
         assert (await client.rest()).startswith(b"HTTP/1.1 200 ")
 
 
-UPGRADE = (
+WATCH = (
     b"GET /boards/main/live HTTP/1.%d\r\nHost: board\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
     b"Sec-WebSocket-Key: " + Raw.KEY.encode() + b"\r\nSec-WebSocket-Version: 13\r\n\r\n"
 )
@@ -120,7 +130,7 @@ UPGRADE = (
 
 async def test_an_upgrade_does_not_overtake_the_answers_before_it(live: Serving) -> None:
     async with await Raw.connect(live) as client:
-        await client.send_bytes(b"GET / HTTP/1.1\r\nHost: board\r\n\r\n" + UPGRADE % 1)
+        await client.send_bytes(b"GET / HTTP/1.1\r\nHost: board\r\n\r\n" + WATCH % 1)
         answer = await client.rest()
         assert answer.startswith(b"HTTP/1.1 200 ")
         assert answer.count(b"HTTP/1.1 ") == 1
@@ -134,7 +144,7 @@ async def test_an_upgrade_does_not_overtake_the_answers_before_it(live: Serving)
 
 async def test_a_websocket_begins_with_http_1_1(live: Serving) -> None:
     async with await Raw.connect(live) as client:
-        await client.send_bytes(UPGRADE % 0)
+        await client.send_bytes(WATCH % 0)
         assert (await client.rest()).startswith(b"HTTP/1.1 400 ")
 
 

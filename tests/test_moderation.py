@@ -436,7 +436,7 @@ async def test_the_command_line_does_the_same(tmp_path: Path) -> None:
         dry = await done("revoke", "--user", "ann", "--dry-run")
         assert dry == "1 events of 1 users would be revoked\n  main  ann: 1 -> 0\n"
         assert await done("revoke", "--user", "ann", "--reason", "oh") == "1 events of 1 users revoked\n"
-        assert await done("restore", "--user", "ann") == "1 events of 1 users restored\n"
+        assert await done("unrevoke", "--user", "ann") == "1 events of 1 users restored\n"
         told = [line.split("  ")[2] for line in (await done("explain", "ann")).splitlines()]
         assert told == [
             "applied",

@@ -20,6 +20,7 @@ from scoreboard.config import Board as BoardSettings
 from scoreboard.database import Database, connect
 from scoreboard.ledger import Batch, Terms
 from scoreboard.model import PLACES, Accepted, Amend, Entry, Mark, Update, Verdict, event_id_of_action
+from scoreboard.queue import State
 from scoreboard.rules import rules_of
 
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
@@ -176,7 +177,7 @@ async def world(deploy: Any) -> Any:
     connection = await connect(deployment.database_url)
     board = Board(deployment.environment.board, deployment.config)
     async with Database.open(deployment.database_url) as database:
-        await ledger.position(connection, 0, "log", 1)
+        await ledger.position(connection, 0, State("log", 1, 1, 0, 0, 0))
         for name in CONFIG.boards:
             await refresh.rebuild(database, board, name)
         yield World(connection, database, board)

@@ -14,9 +14,11 @@ import asyncpg
 import httpx
 import psutil
 import pytest
+from click.testing import CliRunner
 
 from deployment import SECONDS, frame_with, until, watching
 from processes import Program, run, started
+from scoreboard.cli import main
 
 HISTORY = Path(__file__).parent.parent / "examples" / "redis-history"
 ROLES = ("scoreboard api+live", "scoreboard worker", "postgres", "nats-server", "valkey-server")
@@ -290,3 +292,20 @@ async def test_help_is_there_for_everything(tmp_path: Path, command: list[str]) 
     if command:
         assert "--config" in out
         assert "--data" in out
+
+
+READING = [
+    ["verify"], ["rebuild"], ["held"], ["explain", "ann"], ["audit"], ["key", "list"], ["key", "rotate", "k"],
+    ["key", "revoke", "k"], ["backup", "file"], ["adopt"], ["export", "ledger"],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("command", READING, ids=" ".join)
+def test_who_only_reads_refuses_a_folder_that_is_not_there(command: list[str], tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for name, words in (("mistyped", "does not exist"), ("empty", "holds no deployment")):
+        result = CliRunner().invoke(main, [*command, "--data", str(tmp_path / name)])
+        assert result.exit_code == 1
+        assert f"{tmp_path / name} {words}" in result.output
+        assert "--data" in result.output
+    assert [one.name for one in tmp_path.iterdir()] == ["empty"]

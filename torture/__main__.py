@@ -30,7 +30,9 @@ def main() -> int:
         prog="python -m torture", description="Faults under load, and an audit after each."
     )
     parser.add_argument("--faults", type=int, default=200, help="how many (default: 200)")
-    parser.add_argument("--seed", type=int, default=secrets.randbelow(10**6), help="of kinds and moments")
+    parser.add_argument(
+        "--seed", type=int, default=secrets.randbelow(10**6), help="of their order and moments"
+    )
     parser.add_argument("--only", metavar="TEXT", help="only faults whose name holds this; | between several")
     parser.add_argument(
         "--break",

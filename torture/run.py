@@ -100,14 +100,14 @@ async def run(
         home: an empty folder.
         command: what starts ``scoreboard``, without its subcommand.
         faults: how many.
-        seed: of kinds and moments. What happens in between is the machine's.
+        seed: of the order of the faults, and of moments. What happens in between is the machine's.
         kinds: of ``FAULTS``; each comes as often as the others.
         disks: may each engine have a small file system of its own?
         to_the_end: go on after a promise was broken?
         say: takes a line for each fault.
     """
-    report, chance = Report(), random.Random(seed)
-    # The clients have chance of their own: what they draw depends on who is answered first.
+    # The order of the faults is the seed's alone; what else is drawn depends on what is there, and when.
+    report, order, chance = Report(), random.Random(seed), random.Random(seed)
     async with running(home, command, disks=disks) as system:
         screens = {
             system.url: Screen("screen", report.told),
@@ -126,7 +126,7 @@ async def run(
             left = list(kinds)
             try:
                 while len(report.suffered) < faults and left:
-                    deck = deck or chance.sample(left, len(left))
+                    deck = deck or order.sample(left, len(left))
                     kind = deck.pop()
                     try:
                         one = await _suffer(kind, torture, probes, auditor, report.told)

@@ -15,8 +15,7 @@ import re
 import signal
 import socket
 import sys
-from collections.abc import Iterator
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote_to_bytes
@@ -27,7 +26,7 @@ from litestar import Litestar
 from msgspec import Struct
 from setproctitle import setproctitle
 
-from scoreboard import demo, logs
+from scoreboard import adoption, demo, logs
 from scoreboard.api import (
     boards,
     dead_letters,
@@ -58,6 +57,7 @@ from scoreboard.auth.tokens import Tokens
 from scoreboard.board import Board
 from scoreboard.config import Config, Environment, environment, load
 from scoreboard.database import Database
+from scoreboard.draining import Server
 from scoreboard.durability import HEADERS as RELAXED
 from scoreboard.durability import gate
 from scoreboard.envelope import Sealer
@@ -65,6 +65,7 @@ from scoreboard.errors import (
     EX_CONFIG,
     ConfigurationError,
     LogMismatch,
+    SchemaTooNew,
     ScoreboardError,
     first_of,
 )
@@ -77,8 +78,8 @@ from scoreboard.worker import Worker
 
 logger = logging.getLogger(__name__)
 
-DRAIN_SECONDS = 8  # how long open requests may take to end; the supervisor kills after 10
 KEEP_ALIVE_SECONDS = 75
+REST_SECONDS = 5.0  # for the batch that a worker has at hand; what is cut off is applied by the next one
 TELLING_CONNECTIONS = 100  # at a worker's own port: probes and Prometheus
 # On every answer. What a page may load is said with the page.
 HEADERS = [("x-content-type-options", "nosniff"), ("referrer-policy", "no-referrer")]
@@ -159,15 +160,6 @@ class Application:
         await self._rest(scope, receive, send)
 
 
-class Server(uvicorn.Server):
-    """uvicorn, without its own ideas about signals: a role ends in the order of the flow."""
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Leave signals alone."""
-        yield
-
-
 async def serve(
     settings: Settings,
     sock: socket.socket,
@@ -203,7 +195,9 @@ async def serve(
         owned.append(tasks.create_task(services.engines.run(), name="engines"))
         deadlines = Deadlines(config.live.connections)
         stack.callback(deadlines.close)
-        server = http_server(config, Application(services), deadlines, protocol(hubs) if live else "none")
+        server = http_server(
+            config, Application(services), deadlines, live=hubs if live else None, outcomes=services.outcomes
+        )
 
         async def end() -> None:
             await stop.wait()
@@ -220,12 +214,19 @@ async def serve(
         hubs.close()
 
 
-def http_server(config: Config, application: Any, deadlines: Deadlines, ws: Any = "none") -> Server:
-    """uvicorn, with our deadlines, and our WebSockets if there are any."""
+def http_server(
+    config: Config,
+    application: Any,
+    deadlines: Deadlines,
+    *,
+    live: Hubs | None = None,
+    outcomes: Outcomes | None = None,
+) -> Server:
+    """uvicorn, with our deadlines, our end, and our WebSockets if there are any."""
     return Server(
         uvicorn.Config(
             application,
-            ws=ws,
+            ws="none" if live is None else protocol(live),  # type: ignore[arg-type]  # a factory will do
             http=http(deadlines),  # type: ignore[arg-type]  # a factory will do
             loop="none",
             lifespan="off",
@@ -235,8 +236,10 @@ def http_server(config: Config, application: Any, deadlines: Deadlines, ws: Any 
             headers=HEADERS + (RELAXED if config.durability == "relaxed" else []),
             proxy_headers=False,  # auth/proxies.py knows, for WebSockets too
             timeout_keep_alive=KEEP_ALIVE_SECONDS,
-            timeout_graceful_shutdown=DRAIN_SECONDS,
-        )
+        ),
+        deadlines,
+        live,
+        outcomes,
     )
 
 
@@ -352,6 +355,11 @@ async def work(
                 tasks.create_task(server.serve(sockets=[sock]), name="tell how it is")
             started.set()
             await stop.wait()
+            # What is applied is told, too: who waits for its outcome gets it.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(REST_SECONDS):
+                    await worker.rest()
+                    await refresher.rest()
             server.should_exit = True
             for task in applying:
                 task.cancel()
@@ -364,12 +372,16 @@ async def ensure_log(queue: Queue, config: Config, database: Database) -> None:
     """
     await gate(config, queue, database)
     settings = config.queue
-    await queue.ensure(
+    read = await adoption.positions(database)
+    state = await queue.ensure(
         partitions=settings.partitions,
         max_bytes=settings.max_bytes,
         replicas=settings.replicas,
-        known=await database.log(),
+        known=read[0].stream if read else None,
     )
+    # A worker may have gone on and trimmed in between: what is wrong, is wrong twice.
+    if adoption.flaw(read, state) and (wrong := adoption.flaw(await adoption.positions(database), state)):
+        raise LogMismatch(wrong)
 
 
 def secret_of(settings: Settings) -> str:
@@ -431,7 +443,7 @@ def main() -> None:
         settings = Settings(config=config, environment=outer, demo=arguments.demo)
         sock = None if arguments.fd is None else socket.socket(fileno=arguments.fd)
         run_role(arguments.role, settings, sock, arguments.url)
-    except (ConfigurationError, LogMismatch) as error:
+    except (ConfigurationError, LogMismatch, SchemaTooNew) as error:
         logger.critical("%s", error)
         sys.exit(EX_CONFIG)
     except ScoreboardError as error:

@@ -19,7 +19,7 @@ from uuid import UUID
 import asyncpg
 
 from scoreboard import sql
-from scoreboard.errors import BadData, ConfigurationError, DatabaseUnavailable
+from scoreboard.errors import BadData, ConfigurationError, DatabaseUnavailable, SchemaTooNew
 from scoreboard.model import Row
 
 if TYPE_CHECKING:
@@ -45,6 +45,8 @@ CHUNK_ROWS = 1_000  # rows a step when a board is read whole: bounds memory, and
 SORT_MEMORY = "64MB"  # of the database's server, for putting a board in order
 LOCK_CLASS = 0x5C0E  # our advisory locks among others' in the same database
 MIGRATION_LOCK = -1
+MIGRATION_SECONDS = 3_600.0  # an index on a large ledger takes its time; others wait for it
+LOCK_MILLISECONDS = 3_000  # a migration that does not get its table is tried again, and nobody waits longer
 
 
 @contextmanager
@@ -102,23 +104,51 @@ async def connect(url: str, *, applying: bool = False) -> asyncpg.Connection[asy
         )
 
 
-async def migrate(connection: Connection) -> None:
-    """Bring the schema up to this version: numbered SQL, forward only, one at a time however many ask."""
+async def migrate(connection: Connection, *, upto: int | None = None) -> None:
+    """Bring the schema up to this version: numbered SQL, forward only, one at a time however many ask.
+
+    A schema that a newer version has made is left as it is. What it added does not disturb; if it took
+    something away that this version needs, it says so itself (``identity.oldest``).
+
+    Args:
+        connection: a session; if it is in a transaction, all happens in that.
+        upto: the last migration to run; ``None``: all.
+
+    Raises:
+        SchemaTooNew: this version is too old for the schema.
+        DatabaseUnavailable: it does not answer, or somebody keeps a table locked; to be tried again.
+    """
+    ours = sql.migrations()
     with translated():
-        await connection.execute("SELECT pg_advisory_lock($1, $2)", LOCK_CLASS, MIGRATION_LOCK)
+        await connection.execute(
+            "SELECT pg_advisory_lock($1, $2)", LOCK_CLASS, MIGRATION_LOCK, timeout=MIGRATION_SECONDS
+        )
         try:
             await connection.execute(
                 "CREATE TABLE IF NOT EXISTS migrations (number integer PRIMARY KEY, at timestamptz NOT NULL)"
             )
             done = {row[0] for row in await connection.fetch("SELECT number FROM migrations")}
-            for number, statements in sql.migrations():
-                if number not in done:
+            await _accept_newer(connection, max(done, default=0), ours[-1][0])
+            for number, statements in ours:
+                if number not in done and (upto is None or number <= upto):
                     async with connection.transaction():
-                        await connection.execute(statements)
+                        # Whoever waits for a table's lock makes all others wait behind.
+                        await connection.execute(f"SET LOCAL lock_timeout = {LOCK_MILLISECONDS}")
+                        await connection.execute(statements, timeout=MIGRATION_SECONDS)
                         await connection.execute("INSERT INTO migrations VALUES ($1, now())", number)
                     logger.info("database migrated", extra={"migration": number})
         finally:
             await connection.execute("SELECT pg_advisory_unlock($1, $2)", LOCK_CLASS, MIGRATION_LOCK)
+
+
+async def _accept_newer(connection: Connection, newest: int, ours: int) -> None:
+    if newest <= ours:
+        return
+    oldest = await connection.fetchval("SELECT oldest FROM identity")
+    told = f"The schema of the database is number {newest}, of a newer version; this one knows up to {ours}."
+    if oldest > ours:
+        raise SchemaTooNew(f"{told} It is too old to work with it: install the newer version here, too.")
+    logger.warning("%s It goes on, for what was added does not disturb it.", told)
 
 
 class Event:
@@ -178,12 +208,6 @@ class Database:
         """The settings that decide whether a commit survives the power, as our sessions see them."""
         async with self.connection() as connection:
             return dict(await connection.fetch(STATEMENTS["durability"]))  # type: ignore[arg-type]
-
-    async def log(self) -> str | None:
-        """The identity of the log that has been read; ``None`` if none has."""
-        async with self.connection() as connection:
-            found: str | None = await connection.fetchval(STATEMENTS["log"])
-        return found
 
     async def positions(self) -> dict[int, int]:
         """How far each partition of the log has been applied: stream sequences."""

@@ -12,6 +12,8 @@
     ├── BadData                 what was to be written breaks a rule of the database
     ├── Fenced                  another worker is ahead; what was tried did not happen
     ├── LogMismatch             the log is not the one that the database has been reading
+    ├── SchemaTooNew            this version is too old for the database's schema
+    ├── BadBackup               a file is not a whole backup, or the database may not take it
     └── Problem                 an answer to an HTTP client (RFC 9457)
 
 The docstring of a class is its default message. Driver exceptions are translated in the module that owns
@@ -72,6 +74,17 @@ class Fenced(ScoreboardError):
 class LogMismatch(ScoreboardError):
     """The log is not the one that the database has been reading."""
 
+    def __init__(self, message: str, how: str = "`scoreboard adopt --dry-run` says how to go on.") -> None:
+        super().__init__(f"{message} Nothing is skipped by itself: {how}")
+
+
+class SchemaTooNew(ScoreboardError):
+    """This version is too old for the database's schema."""
+
+
+class BadBackup(ScoreboardError):
+    """The file is not a whole backup of this program."""
+
 
 def heed_cancellation() -> None:
     """End this task if it was cancelled and a driver did not pass that on: else it would go on for ever.
@@ -115,6 +128,7 @@ PROBLEMS: dict[str, tuple[int, bool, str]] = {
     "unsupported_media_type": (415, False, "The body must be application/json."),
     "unknown_action": (422, False, "There is no such action in the catalogue."),
     "invalid_grant": (422, False, "The grant is not valid."),
+    "upgrade_required": (426, False, "A WebSocket of version 13 is spoken here."),
     "rate_limited": (429, True, "Too many requests."),
     "internal": (500, True, "Something broke here. It has been logged."),
     "queue_full": (503, True, "The queue is full."),

@@ -27,11 +27,13 @@ from asyncpg.pgproto import pgproto
 from msgspec import Struct
 
 from scoreboard import amending, counting, dead_letters
+from scoreboard.adoption import Read, flaw
 from scoreboard.book import Applied, Book, Judged, Place, User
 from scoreboard.database import LOCK_CLASS, STATEMENTS, translated
 from scoreboard.dead_letters import DeadLetter
 from scoreboard.errors import Fenced, LogMismatch
 from scoreboard.model import Accepted, Amend, Mark, Rename, Result, Settle, Update
+from scoreboard.queue import State
 from scoreboard.rules import Rules
 
 if TYPE_CHECKING:
@@ -71,31 +73,27 @@ async def begin(connection: Connection, terms: Terms) -> None:
         await counting.begin(connection, terms.rules)
 
 
-async def position(connection: Connection, partition: int, stream: str, first: int) -> Position:
+async def position(connection: Connection, partition: int, state: State) -> Position:
     """How far ``partition`` has been applied; at the very first time, the log's beginning.
 
     Args:
         connection: the applying session.
         partition: which one.
-        stream: the identity of the log that is there now.
-        first: the first sequence that the log still holds.
+        state: the log as it is now.
 
     Raises:
-        LogMismatch: the database has been reading another log, or messages it has not read are gone.
+        LogMismatch: the database has been reading another log, or messages it has not read are gone, or the
+            log is older than what has been read of it.
     """
     with translated():
         row = await connection.fetchrow(STATEMENTS["position"], partition)
         if row is None:
-            await connection.execute(STATEMENTS["begin_partition"], partition, stream, 0)
+            await connection.execute(STATEMENTS["begin_partition"], partition, state.identity, state.base)
             row = await connection.fetchrow(STATEMENTS["position"], partition)
     assert row is not None  # noqa: S101  it was put there just now
     found = Position(row["stream"], row["last"], row["last_at"])
-    if found.stream != stream:
-        msg = f"The database has been reading the log {found.stream}; the queue now holds {stream}."
-        raise LogMismatch(msg)
-    if first > found.last + 1:
-        msg = f"The log begins at {first}, but only {found.last} has been applied: what lies between is gone."
-        raise LogMismatch(msg)
+    if wrong := flaw([Read(partition, found.stream, found.last, found.last_at)], state):
+        raise LogMismatch(wrong)
     return found
 
 

@@ -56,6 +56,7 @@ class Logged(Struct, frozen=True):
     """One message of the log."""
 
     sequence: int
+    """Its number: the stream's sequence, and what was added when the log was adopted (``State.base``)."""
     at: datetime
     body: bytes
 
@@ -69,6 +70,8 @@ class State(Struct, frozen=True):
     last: int
     size: int
     bound: int
+    base: int = 0
+    """What is added to the stream's own sequences: ``first`` and ``last``, as all numbers here, have it."""
 
     @property
     def full(self) -> bool:
@@ -98,6 +101,7 @@ class Queue:
         self._jetstream = client.jetstream(timeout=ANSWER_SECONDS)
         self._stream = namespace  # the stream's name; its subjects are below the same word
         self._identity = ""
+        self._base = 0
         self._sending: set[asyncio.Future[PubAck]] = set()
         self._reading: set[asyncio.Queue[Msg | None]] = set()
 
@@ -175,14 +179,10 @@ class Queue:
             deny_delete=True,
             metadata={"identity": identity, "partitions": str(partitions)},
         )
-        try:
-            state = await self.state()
-        except Unavailable as error:
-            if not isinstance(error.__cause__, nats.js.errors.NotFoundError):
-                raise
+        state = await self.there()
+        if state is None:
             if known is not None:
-                msg = f"The database has been reading the log {known}; the queue holds none."
-                raise LogMismatch(msg) from error
+                raise LogMismatch(f"The database has been reading the log {known}; the queue holds none.")
             with _translated():
                 try:
                     await self._jetstream.add_stream(config)
@@ -194,21 +194,35 @@ class Queue:
             raise LogMismatch(msg)
         self._identity = state.identity
         if state.partitions != partitions:
-            msg = (
+            raise LogMismatch(
                 f"queue.partitions is {partitions}, but the log was made with {state.partitions}."
-                " It is chosen before the first start and cannot be changed afterwards."
             )
-            raise LogMismatch(msg)
         if state.bound != max_bytes:
-            await self._rebound(max_bytes)
-            state = await self.state()
+            state = await self._change(max_bytes=max_bytes)
         return state
 
-    async def _rebound(self, max_bytes: int) -> None:
+    async def renumber(self, number: int, partitions: int) -> State:
+        """Give the first message that the log holds, or else the next one, this number."""
+        state = await self.state()
+        base = state.base + number - state.first
+        return await self._change(
+            metadata={"identity": state.identity, "partitions": str(partitions), "base": str(base)}
+        )
+
+    async def _change(self, **settings: object) -> State:
         with _translated():
             config = (await self._jetstream.stream_info(self._stream)).config
-            config.max_bytes = max_bytes
-            await self._jetstream.update_stream(config)
+            await self._jetstream.update_stream(config.evolve(**settings))
+        return await self.state()
+
+    async def there(self) -> State | None:
+        """As ``state``, and ``None`` if there is no log."""
+        try:
+            return await self.state()
+        except Unavailable as error:
+            if isinstance(error.__cause__, nats.js.errors.NotFoundError):
+                return None
+            raise
 
     async def state(self) -> State:
         """The log as it is now.
@@ -225,17 +239,19 @@ class Queue:
                     raise LogMismatch(f"The log {self._identity} is no longer there.") from error
                 raise
         metadata = info.config.metadata or {}
+        self._base = base = int(metadata.get("base", "0"))
         return State(
             identity=metadata.get("identity", ""),
             partitions=int(metadata.get("partitions", "1")),
-            first=info.state.first_seq,
-            last=info.state.last_seq,
+            first=max(1, info.state.first_seq) + base,
+            last=info.state.last_seq + base,
             size=info.state.bytes,
             bound=info.config.max_bytes or 0,
+            base=base,
         )
 
     async def publish(self, partition: int, body: bytes) -> int:
-        """Put an envelope into the log; its stream sequence, once it is synced to disk.
+        """Put an envelope into the log; its number, once it is synced to disk.
 
         Raises:
             QueueFull: the log is at its bound; the envelope is not in it.
@@ -260,7 +276,7 @@ class Queue:
         if sending.cancelled():
             raise Unavailable("The connection to the queue was lost.")
         with _translated():
-            return sending.result().seq
+            return sending.result().seq + self._base
 
     async def _there(self) -> None:
         """Raises ``Unavailable`` unless the server answers at once; what it does besides may take longer."""
@@ -305,7 +321,7 @@ class Queue:
         return f"{self._stream}.log.{self._identity}.{partition}"
 
     async def read(self, partition: int, after: int) -> AsyncGenerator[list[Logged], None]:
-        """The messages of a partition after a sequence, in order, as they come: each time what there is.
+        """The messages of a partition after a number, in order, as they come: each time what there is.
 
         Raises:
             Unavailable: the connection was lost or a message is missing; begin again after the last one.
@@ -326,7 +342,7 @@ class Queue:
                         name=f"worker-{partition}-{secrets.token_hex(6)}",
                         filter_subject=self.subject(partition),
                         deliver_policy=DeliverPolicy.BY_START_SEQUENCE,
-                        opt_start_seq=after + 1,
+                        opt_start_seq=max(1, after + 1 - self._base),
                         ack_policy=AckPolicy.NONE,
                         inactive_threshold=30,
                         mem_storage=True,
@@ -357,7 +373,8 @@ class Queue:
                 subject = f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{consumer}"
                 await self._client.publish(subject, ask, reply=inbox)
                 owed = READ_AHEAD
-            arrived = [await asyncio.wait_for(messages.get(), 3 * BEAT_SECONDS)]
+            async with asyncio.timeout(3 * BEAT_SECONDS):  # wait_for may lose a cancellation (Python 3.11)
+                arrived = [await messages.get()]
             while not messages.empty():
                 arrived.append(messages.get_nowait())
             batch = []
@@ -365,7 +382,7 @@ class Queue:
                 if message is None:
                     raise Unavailable("The connection to the queue was lost.")
                 if message.reply.startswith("$JS.ACK."):
-                    logged, count = _logged(message)
+                    logged, count = _logged(message, self._base)
                     if count != delivered + 1:
                         raise Unavailable(f"The queue skipped from {delivered} to {count}.")
                     delivered, owed = count, owed - 1
@@ -377,31 +394,45 @@ class Queue:
             if batch:
                 yield batch
 
-    async def time_of(self, sequence: int) -> datetime | None:
+    async def time_of(self, number: int) -> datetime | None:
         """When a message was accepted; ``None`` if the log no longer holds it."""
         with _translated():
             try:
-                message = await self._jetstream.get_msg(self._stream, seq=sequence, direct=False)
+                message = await self._jetstream.get_msg(self._stream, seq=number - self._base, direct=False)
             except nats.js.errors.NotFoundError:
                 return None
         return message.time
 
     async def oldest(self, partition: int, after: int) -> tuple[int, datetime] | None:
-        """Sequence and time of the first message of a partition after a sequence; ``None``: there is none."""
+        """Number and time of the first message of a partition after a number; ``None``: there is none."""
         with _translated():
             try:
                 message = await self._jetstream.get_msg(
-                    self._stream, seq=after + 1, subject=self.subject(partition), next=True
+                    self._stream,
+                    seq=max(1, after + 1 - self._base),
+                    subject=self.subject(partition),
+                    next=True,
                 )
             except nats.js.errors.NotFoundError:
                 return None
         assert message.seq is not None and message.time is not None  # noqa: S101, PT018  each message has both
-        return message.seq, message.time
+        return message.seq + self._base, message.time
+
+    async def last_of(self, partition: int) -> int:
+        """The number of the last message that the log holds of a partition; 0 if it holds none."""
+        identity = (await self.state()).identity
+        subject = f"{self._stream}.log.{identity}.{partition}"
+        with _translated():
+            try:
+                message = await self._jetstream.get_last_msg(self._stream, subject)
+            except nats.js.errors.NotFoundError:
+                return 0
+        return (message.seq or 0) + self._base
 
     async def trim(self, up_to: int) -> None:
-        """Drop the messages up to and with a sequence. Only what has been applied may be dropped."""
+        """Drop the messages up to and with a number. Only what has been applied may be dropped."""
         with _translated():
-            await self._jetstream.purge_stream(self._stream, seq=up_to + 1)
+            await self._jetstream.purge_stream(self._stream, seq=up_to + 1 - self._base)
 
     async def listen(self, take: Callable[[bytes], Awaitable[None]]) -> str:
         """A subject of our own on which ``take`` gets each message (core NATS: nothing is kept)."""
@@ -420,11 +451,11 @@ class Queue:
             await self._client.publish(inbox, body)
 
 
-def _logged(message: Msg) -> tuple[Logged, int]:
+def _logged(message: Msg, base: int) -> tuple[Logged, int]:
     # $JS.ACK.STREAM.CONSUMER.DELIVERED.STREAM_SEQUENCE.CONSUMER_SEQUENCE.TIME.PENDING, or the newer form with
     # domain and account before the stream and a token at the end.
     tokens = message.reply.split(".")
     sequence, count, nanoseconds = map(int, tokens[5:8] if len(tokens) == 9 else tokens[7:10])
     at = datetime.fromtimestamp(nanoseconds // 10**9, UTC)
     at += timedelta(microseconds=nanoseconds % 10**9 // 1000)
-    return Logged(sequence, at, message.data), count
+    return Logged(sequence + base, at, message.data), count

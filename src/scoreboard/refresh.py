@@ -61,6 +61,9 @@ class _Partition:
         """Has something been committed that will not come through ``arrived``? Then all must catch up."""
         self.advanced: dict[str, float] = {}
         self.begun = asyncio.Event()
+        self.idle = asyncio.Event()
+        """Is all told that came through ``arrived``?"""
+        self.idle.set()
         self.again = 0.0
         """When boards that are behind may be tried again."""
 
@@ -99,9 +102,15 @@ class Refresher:
         batch = Committed(upto, accepted_at, applied.rows, applied.outcomes)
         try:
             state.arrived.put_nowait(batch)
+            state.idle.clear()
         except asyncio.QueueFull:
             state.missed = True
             await self._answer(applied.outcomes, {})
+
+    async def rest(self) -> None:
+        """Return when all that was committed is told, as far as the boards take it."""
+        for state in self._partitions:
+            await state.idle.wait()
 
     async def run(self) -> None:
         """Keep the boards up to date until cancelled."""
@@ -113,6 +122,7 @@ class Refresher:
         pause = AGAIN_SECONDS[0]
         while True:
             if state.arrived.empty():
+                state.idle.set()
                 await state.begun.wait()
             batches = await self._next(state)
             if state.missed:
@@ -137,7 +147,8 @@ class Refresher:
         behind = self._behind(state)
         limit = max(0.0, state.again - time.monotonic()) if behind else ADVANCE_SECONDS
         try:
-            batches = [await asyncio.wait_for(state.arrived.get(), limit)]
+            async with asyncio.timeout(limit):  # wait_for may lose a cancellation (Python 3.11)
+                batches = [await state.arrived.get()]
         except TimeoutError:
             return [] if behind else [Committed(state.upto, None, (), ())]
         while not state.arrived.empty():

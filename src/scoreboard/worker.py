@@ -66,6 +66,8 @@ class Worker:
         )
         self._applied_to: dict[int, int] = {}
         """How far each partition has been applied that is ours, as far as we know."""
+        self._between = [asyncio.Lock() for _ in range(config.queue.partitions)]
+        """Held while a batch is applied."""
 
     async def run(self) -> None:
         """Apply until cancelled. A log that is not the database's ends it: ``LogMismatch``, in a group."""
@@ -73,6 +75,11 @@ class Worker:
             for partition in range(self._config.queue.partitions):
                 tasks.create_task(self._keep_applying(partition))
             tasks.create_task(self._measure())
+
+    async def rest(self) -> None:
+        """Return when the batches at hand are applied; no further one is begun. To be cancelled then."""
+        for between in self._between:
+            await between.acquire()
 
     async def _keep_applying(self, partition: int) -> None:
         pause, longest = AGAIN_SECONDS
@@ -99,7 +106,7 @@ class Worker:
         await ledger.lock(connection, partition)
         await ledger.begin(connection, self._terms)
         state = await self._queue.state()
-        position = await ledger.position(connection, partition, state.identity, state.first)
+        position = await ledger.position(connection, partition, state)
         metrics.DEAD_WAITING.set(await dead_letters.count_waiting(connection))
         logger.info("applying", extra={"partition": partition, "after": position.last})
         self._applied_to[partition] = position.last
@@ -132,23 +139,25 @@ class Worker:
     ) -> None:
         while True:
             try:
-                messages = await asyncio.wait_for(arrived.get(), PULSE_SECONDS)
+                async with asyncio.timeout(PULSE_SECONDS):  # wait_for may lose a cancellation (Python 3.11)
+                    messages = await arrived.get()
             except TimeoutError:
                 with translated():
                     await connection.execute("SELECT")
                 continue
             for batch in self._batches(partition, position, messages):
-                began = time.monotonic()
-                applied = await self._apply(connection, batch)
-                metrics.BATCH_SECONDS.observe(time.monotonic() - began)
-                for outcome, count in applied.counts.items():
-                    metrics.APPLIED.labels(outcome).inc(count)
-                position = Position(batch.stream, batch.last, batch.last_at)
-                self._applied_to[partition] = batch.last
-                accepted_at = batch.accepted[0].at if batch.accepted else None
-                await self._refresher.committed(
-                    partition, (batch.last + 1) * PLACES - 1, applied, accepted_at
-                )
+                async with self._between[partition]:
+                    began = time.monotonic()
+                    applied = await self._apply(connection, batch)
+                    metrics.BATCH_SECONDS.observe(time.monotonic() - began)
+                    for outcome, count in applied.counts.items():
+                        metrics.APPLIED.labels(outcome).inc(count)
+                    position = Position(batch.stream, batch.last, batch.last_at)
+                    self._applied_to[partition] = batch.last
+                    accepted_at = batch.accepted[0].at if batch.accepted else None
+                    await self._refresher.committed(
+                        partition, (batch.last + 1) * PLACES - 1, applied, accepted_at
+                    )
                 if batch.dead or applied.counts.keys() & SETTLING:
                     metrics.DEAD_LETTERS.inc(len(batch.dead) + applied.counts.get(Result.DEAD.value, 0))
                     metrics.DEAD_WAITING.set(await dead_letters.count_waiting(connection))

@@ -12,8 +12,9 @@ from litestar import Request
 from scoreboard.api.outcomes import Outcomes
 from scoreboard.auth import Auth
 from scoreboard.auth.policy import insufficient
+from scoreboard.errors import Problem
 from scoreboard.group_commit import GroupCommit
-from scoreboard.model import Amend, Mark, Outcome, Principal, Scope, Settle
+from scoreboard.model import Amend, Mark, Outcome, Principal, Scope, Settle, flaw_of_line
 
 WAIT_SECONDS = 10.0
 
@@ -24,6 +25,12 @@ async def admin(auth: Auth, request: Request[Any, Any, Any]) -> Principal:
     if Scope.ADMIN not in principal.scopes:
         raise insufficient(Scope.ADMIN)
     return principal
+
+
+def check_reason(reason: str) -> None:
+    """Refuse a reason that would be more than one line where it is shown."""
+    if flaw := flaw_of_line(reason):
+        raise Problem("invalid_field", f"reason {flaw}.")
 
 
 async def carried_out(

@@ -14,7 +14,7 @@ from litestar.openapi.datastructures import ResponseSpec
 from msgspec import Meta, Struct
 
 from scoreboard import dead_letters
-from scoreboard.api.acts import admin, carried_out
+from scoreboard.api.acts import admin, carried_out, check_reason
 from scoreboard.api.forms import Reason
 from scoreboard.api.responses import WHO, WRITE, problems
 from scoreboard.api.services import Services
@@ -82,6 +82,7 @@ def routes(services: Services) -> list[HTTPRouteHandler]:
         async def handler(request: Request[Any, Any, Any]) -> Response[Settled]:
             body = await read_body(dict(request.scope["headers"]), request.receive, BODY_BYTES)
             choice = parse_strictly(_choice, body, -1)
+            check_reason(choice.reason)
             principal = await admin(services.auth, request)
             letter = await dead_letters.letter(services.database, choice.number)
             if letter is None or letter.settled == "retried":

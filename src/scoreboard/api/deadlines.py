@@ -45,6 +45,8 @@ class Deadlines:
         self.seconds, self.taking = seconds, taking
         self.connections = 0
         """Open HTTP connections."""
+        self.draining = False
+        """Does each answer end its connection?"""
         self._waiting: dict[Http, float] = {}
         self._timer: asyncio.TimerHandle | None = None
 
@@ -218,6 +220,13 @@ class Http(HttpToolsProtocol):
         cycle: RequestResponseCycle | None = self.cycle
         if self.parser.get_method() == b"GET" and cycle is not None and cycle.scope is self.scope:
             self.scope["hand_over"] = partial(self.hand_over, cycle)  # type: ignore[typeddict-unknown-key]
+        if self._deadlines.draining:
+            self.last_one()
+
+    def last_one(self) -> None:
+        """The newest request is the last one on this connection; the answer says so."""
+        if self.cycle is not None:
+            self.cycle.keep_alive = False
 
     def on_message_complete(self) -> None:
         """The request has come whole."""

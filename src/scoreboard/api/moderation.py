@@ -25,7 +25,7 @@ from msgspec import Meta, Struct
 
 from scoreboard import history
 from scoreboard.amending import Trial
-from scoreboard.api.acts import admin, carried_out
+from scoreboard.api.acts import admin, carried_out, check_reason
 from scoreboard.api.boards import user_in_path
 from scoreboard.api.forms import Issuer, KeyId, Reason, UserId
 from scoreboard.api.responses import WHO, WRITE, problems
@@ -41,7 +41,6 @@ from scoreboard.model import (
     Principal,
     Scope,
     Verdict,
-    flaw_of_line,
     flaw_of_user_id,
 )
 
@@ -298,12 +297,6 @@ def _utc(field: str, at: datetime | None) -> datetime | None:
 def _check_user(user: str) -> None:
     if flaw := flaw_of_user_id(user):
         raise Problem("invalid_field", f"The user id {flaw}.")
-
-
-def check_reason(reason: str) -> None:
-    """Refuse a reason that would be more than one line where it is shown."""
-    if flaw := flaw_of_line(reason):
-        raise Problem("invalid_field", f"reason {flaw}.")
 
 
 def _private(body: T) -> Response[T]:

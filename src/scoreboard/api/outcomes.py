@@ -53,6 +53,14 @@ class Outcomes:
             if not waiting:
                 del self._waiting[str(event_id)]
 
+    def release(self) -> None:
+        """Nobody waits any longer, as if each one's time were up."""
+        for waiting in self._waiting.values():
+            for future in waiting:
+                if not future.done():
+                    future.set_exception(TimeoutError())
+                    future.exception()  # whose request ends in another way does not look
+
     async def take(self, message: bytes) -> None:
         """Outcomes have arrived."""
         try:

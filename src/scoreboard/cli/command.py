@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -26,14 +26,26 @@ def fail(message: str, status: int = 1) -> NoReturn:
     sys.exit(status)
 
 
-def command(group: click.Group, name: str) -> Callable[[Callable[..., Any]], click.Command]:
-    """A subcommand that takes --config and --data, and whose errors are told in one line."""
+DATABASE = ("postgresql",)
+DATABASE_AND_QUEUE = ("postgresql", "nats")
+DATABASE_AND_BOARD = ("postgresql", "valkey")
+
+
+def command(
+    group: click.Group, name: str, *, there: Sequence[str] = ()
+) -> Callable[[Callable[..., Any]], click.Command]:
+    """A subcommand that takes --config and --data, and whose errors are told in one line.
+
+    ``there``: engines whose content it is about. Those without a URL must have run on the data folder before.
+    """
 
     def decorate(function: Callable[..., Any]) -> click.Command:
         @wraps(function)
         def run(*args: Any, config: Path | None, data: Path | None, **kwargs: Any) -> None:
             try:
-                function(*args, deployment=Deployment(config, data), **kwargs)
+                deployment = Deployment(config, data)
+                deployment.must_hold(there)
+                function(*args, deployment=deployment, **kwargs)
             except ConfigurationError as error:
                 fail(str(error), EX_CONFIG)
             except ScoreboardError as error:
@@ -67,6 +79,14 @@ class Deployment:
         if self.path is not None and not self.path.is_file():
             raise ConfigurationError(f"{self.path}: there is no such file")
         self.data = data or Path(self.environment.data or "scoreboard-data")
+
+    def must_hold(self, engines: Sequence[str]) -> None:
+        """Refuse a data folder on which these have never run, unless they are given by URL."""
+        from scoreboard.engines import folder, given
+
+        if not given(self.environment).keys() >= set(engines):
+            self.config  # noqa: B018  a mistake there is told first
+            folder.must_hold_engines(self.data)
 
     @property
     def config(self) -> Config:
@@ -113,21 +133,26 @@ def main() -> None:
     """
 
 
-def with_database(deployment: Deployment, do: Callable[[Any], Any]) -> Any:
-    """The result of ``do`` with the database of the deployment."""
+def with_engines(deployment: Deployment, needed: Sequence[str], do: Callable[[Any, Any], Any]) -> Any:
+    """The result of ``do`` with the engines' URLs and the database, whose schema is left as it is."""
     from scoreboard.database import Database
     from scoreboard.engines import engines
 
     async def run() -> Any:
-        outer = deployment.environment
-        if outer.database_url is not None:
-            return await with_url(outer.database_url)
-        async with engines(deployment.data, outer) as urls:
-            return await with_url(urls.database)
-
-    async def with_url(url: str) -> Any:
-        async with Database.open(url) as database:
-            await database.migrate()
-            return await do(database)
+        async with (
+            engines(deployment.data, deployment.environment, needed) as urls,
+            Database.open(urls.database) as database,
+        ):
+            return await do(urls, database)
 
     return asyncio.run(run())
+
+
+def with_database(deployment: Deployment, do: Callable[[Any], Any]) -> Any:
+    """The result of ``do`` with the database of the deployment, brought up to this version."""
+
+    async def run(_: Any, database: Any) -> Any:
+        await database.migrate()
+        return await do(database)
+
+    return with_engines(deployment, DATABASE, run)

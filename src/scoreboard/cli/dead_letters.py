@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from scoreboard.cli.command import Deployment, command, fail, main, with_database
+from scoreboard.cli.command import Deployment, command, fail, main, reason_option, tell, with_database
 from scoreboard.cli.moderation import ask
 
 if TYPE_CHECKING:
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 SHOWN_CHARACTERS = 120  # of a reason, in the list
 SHOWN_BYTES = 512  # of what cannot be read
 _numbers = click.argument("numbers", metavar="NUMBER...", nargs=-1, required=True, type=int)
-_reason = click.option("--reason", default="", help="Why. Kept in the audit.")
 
 
 @main.group("dead")
@@ -36,9 +35,7 @@ def dead_list(deployment: Deployment, settled: bool, limit: int) -> None:
     for one in found[:limit]:
         state = f"  {one.settled}" if one.settled else ""
         why = one.reason.partition("\n")[0][:SHOWN_CHARACTERS]
-        click.echo(
-            f"{one.number}  {one.at}  {one.tries} tries{state}  {one.user or '-'}  {one.what!r}  {why!r}"
-        )
+        tell(f"{one.number}  {one.at}  {one.tries} tries{state}  {one.user or '-'}  {one.what}  {why}")
     if not found:
         click.echo("There are no dead letters.", err=True)
     elif len(found) > limit:
@@ -55,13 +52,14 @@ def dead_show(deployment: Deployment, number: int) -> None:
     if one is None:
         fail(f"there is no dead letter {number}; see: scoreboard dead list")
     click.echo(f"number   {one.number}\nat       {one.at}\nstate    {one.settled or 'waits'}")
-    click.echo(f"tries    {one.tries}\nevent    {one.event_id or 'a whole message'}\nreason   {one.reason}")
-    click.echo(f"content  {one.entry or one.body[:SHOWN_BYTES]!r}")
+    click.echo(f"tries    {one.tries}\nevent    {one.event_id or 'a whole message'}")
+    tell(f"reason   {one.reason}")
+    tell(f"content  {one.entry or one.body[:SHOWN_BYTES]!r}")
 
 
 @command(dead, "retry")
 @_numbers
-@_reason
+@reason_option
 def dead_retry(deployment: Deployment, numbers: tuple[int, ...], reason: str) -> None:
     """Try dead letters again, in this order: judged now, at the end of the log. Each counts at most once."""
     for number in numbers:
@@ -72,7 +70,7 @@ def dead_retry(deployment: Deployment, numbers: tuple[int, ...], reason: str) ->
 
 @command(dead, "drop")
 @_numbers
-@_reason
+@reason_option
 def dead_drop(deployment: Deployment, numbers: tuple[int, ...], reason: str) -> None:
     """Give dead letters up: their events are revoked. The letters stay, for `dead list --all`."""
     for number in numbers:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from scoreboard.cli.command import (
+    DATABASE,
     Deployment,
     command,
     fail,
@@ -70,7 +71,7 @@ def key_create(
     click.echo(text)
 
 
-@command(key, "list")
+@command(key, "list", there=DATABASE)
 @click.option("--all", "everything", is_flag=True, help="Also ended keys that commands made for themselves.")
 def key_list(deployment: Deployment, everything: bool) -> None:
     """List keys: state, when used, scopes, types. Of the text of each, only how it begins."""
@@ -100,7 +101,7 @@ def key_list(deployment: Deployment, everything: bool) -> None:
         tell("  ".join(padded).rstrip())
 
 
-@command(key, "rotate")
+@command(key, "rotate", there=DATABASE)
 @click.argument("key_id")
 @click.option("--grace", default="1h", show_default=True, help="How long the old key goes on working.")
 @reason_option
@@ -116,7 +117,7 @@ def key_rotate(deployment: Deployment, key_id: str, grace: str, reason: str) -> 
     click.echo(made[1])
 
 
-@command(key, "revoke")
+@command(key, "revoke", there=DATABASE)
 @click.argument("key_id")
 @reason_option
 def key_revoke(deployment: Deployment, key_id: str, reason: str) -> None:

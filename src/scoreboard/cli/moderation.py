@@ -13,7 +13,7 @@ from typing import Any
 import click
 import msgspec
 
-from scoreboard.cli.command import Deployment, command, main, reason_option, tell, with_database
+from scoreboard.cli.command import DATABASE, Deployment, command, main, reason_option, tell, with_database
 from scoreboard.model import Scope, Verdict, flaw_of_user_id
 
 SHOWN = 20  # differences of a dry run that are printed
@@ -45,7 +45,7 @@ _mark("hide", "hidden", "Take USER off all boards. Ranks close up; nothing is lo
 _mark("show", "shown", "Show USER again.")
 
 
-def _amend(verdict: Verdict, told: str, summary: str) -> None:
+def _amend(verdict: Verdict, told: str, summary: str, name: str = "") -> None:
     @click.option("--event", "event_id", type=click.UUID, help="One event, by its eventId.")
     @click.option("--user", help="Events of this user.")
     @click.option("--key-id", help="Events reported with this key (see key list), or with its grants.")
@@ -82,16 +82,16 @@ def _amend(verdict: Verdict, told: str, summary: str) -> None:
         _note(done, f": it {'would' if dry_run else 'will'} be revoked when it comes" if waits else "")
 
     run.__doc__ = summary
-    command(main, verdict.value)(run)
+    command(main, name or verdict.value)(run)
 
 
 _amend(Verdict.REVOKE, "revoked", "Undo events: totals and ranks are what they would be without them.")
-_amend(Verdict.RESTORE, "restored", "Take a revocation back.")
+_amend(Verdict.RESTORE, "restored", "Take a revocation back.", "unrevoke")  # a backup is what one restores
 _amend(Verdict.RELEASE, "released", "Let events that are held back count.")
 _amend(Verdict.REJECT, "rejected", "Reject events that are held back.")
 
 
-@command(main, "held")
+@command(main, "held", there=DATABASE)
 @_limit
 def held(deployment: Deployment, limit: int) -> None:
     """List the events that are held back, oldest first: to release or to reject."""
@@ -106,7 +106,7 @@ def held(deployment: Deployment, limit: int) -> None:
         click.echo("There are more: --limit", err=True)
 
 
-@command(main, "explain")
+@command(main, "explain", there=DATABASE)
 @click.argument("user")
 @_limit
 def explain(deployment: Deployment, user: str, limit: int) -> None:
@@ -123,7 +123,7 @@ def explain(deployment: Deployment, user: str, limit: int) -> None:
         click.echo(f"Nothing of {user} is in the ledger.", err=True)
 
 
-@command(main, "audit")
+@command(main, "audit", there=DATABASE)
 @_limit
 @click.option(
     "--all", "everything", is_flag=True, help="Also acts on keys that commands made for themselves."

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from scoreboard.cli.command import Deployment, command, main
+from scoreboard.cli.command import DATABASE_AND_BOARD, Deployment, command, main
 from scoreboard.model import flaw_of_user_id
 
 
@@ -54,7 +54,7 @@ def replay(deployment: Deployment, file: Path, url: str | None, key: str | None,
     click.echo(asyncio.run(submit.replay(deployment.options, file, url, key, speed)))
 
 
-@command(main, "verify")
+@command(main, "verify", there=DATABASE_AND_BOARD)
 def verify(deployment: Deployment) -> None:
     """Check: ledger = totals = board. Exit status 1 and the differences if not."""
     from scoreboard import verify as verifying
@@ -67,7 +67,7 @@ def verify(deployment: Deployment) -> None:
         sys.exit(1)
 
 
-@command(main, "rebuild")
+@command(main, "rebuild", there=DATABASE_AND_BOARD)
 def rebuild(deployment: Deployment) -> None:
     """Build the board again from the database, while updates go on."""
     from scoreboard import verify as verifying

@@ -11,7 +11,7 @@ another machine or without its password, and none outlives the process that star
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -109,18 +109,20 @@ def _servers(data: Path, leftovers: Leftovers, urls: dict[str, str]) -> list[Ser
 
 
 @asynccontextmanager
-async def engines(data: Path, environment: Environment) -> AsyncIterator[Urls]:
+async def engines(
+    data: Path, environment: Environment, needed: Sequence[str] = ("postgresql", "nats", "valkey")
+) -> AsyncIterator[Urls]:
     """The engines' URLs for a command, for as long as the body runs.
 
-    All given: those. A running ``scoreboard up`` on this data folder: its. Else the engines are started,
-    watched while the body runs, and stopped.
+    All that are needed given: those. A running ``scoreboard up`` on this data folder: its. Else the engines
+    are started, watched while the body runs, and stopped.
 
     Raises:
         EngineError: they cannot be started, or another command has been using the folder for too long.
     """
     urls = given(environment)
-    if len(urls) == len(Urls.__struct_fields__):
-        yield Urls(database=urls["postgresql"], queue=urls["nats"], board=urls["valkey"])
+    if urls.keys() >= set(needed):
+        yield Urls(*(urls.get(name, "") for name in ("postgresql", "nats", "valkey")))
         return
     data = folder.prepare(data)
     async with folder.share(data) as state:

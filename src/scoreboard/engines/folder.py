@@ -20,6 +20,7 @@ from pathlib import Path
 import msgspec
 
 from scoreboard.errors import EngineError
+from scoreboard.files import appearing
 
 LOCK = "lock"
 STATE = "state.json"
@@ -76,25 +77,22 @@ def prepare(data: Path) -> Path:
     return data
 
 
+def must_hold_engines(data: Path) -> None:
+    """For a command that only reads: it would find an empty deployment that it made itself.
+
+    Raises:
+        EngineError: no deployment has ever run on this folder.
+    """
+    if not (data / KEPT).exists():
+        what = "holds no deployment" if data.exists() else "does not exist"
+        msg = f"the data folder {data.absolute()} {what}; say with --data where the one is that you mean"
+        raise EngineError(msg)
+
+
 def write_private(path: Path, content: bytes, *, sync: bool = True) -> None:
     """Writes a file that only its owner may read, at once: a reader sees the old or the new, never half."""
-    new = path.with_name(f"{path.name}.new")
-    new.unlink(missing_ok=True)
-    with os.fdopen(os.open(new, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as file:
+    with appearing(path, sync=sync) as file:
         file.write(content)
-        if sync:
-            file.flush()
-            os.fsync(file.fileno())
-    new.replace(path)
-
-
-def sync_folder(path: Path) -> None:
-    """Makes the names in a folder survive a power cut."""
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def read_kept(data: Path) -> Kept:
@@ -111,7 +109,6 @@ def read_kept(data: Path) -> Kept:
 def write_kept(data: Path, kept: Kept) -> None:
     """Keeps it."""
     write_private(data / KEPT, msgspec.json.encode(kept))
-    sync_folder(data)
 
 
 def read_state(data: Path) -> State | None:

@@ -17,10 +17,11 @@ from pathlib import Path
 from urllib.parse import quote
 
 from scoreboard.engines import identity as identities
-from scoreboard.engines.folder import Kept, sync_folder, write_private
+from scoreboard.engines.folder import Kept, write_private
 from scoreboard.engines.process import Leftovers, Process
 from scoreboard.engines.server import LOOPBACK, Server, file_of, fits, password, port
 from scoreboard.errors import EngineError
+from scoreboard.files import sync_folder
 
 USER = DATABASE = "scoreboard"
 SOCKET_PORT = 5432  # part of the socket's name only
@@ -79,8 +80,8 @@ class Postgres(Server):
             raise EngineError(f"engines.json with the password of {self._cluster} is lost: restore it")
         self.check_major(
             kept,
-            "install the version of Scoreboard that wrote it, save the database with pg_dump, and restore it "
-            "into a new data folder",
+            "make a backup with the version of Scoreboard that wrote it (scoreboard backup); restore it with "
+            "this one (scoreboard restore) into a new data folder that has the old one's file secret",
         )
         self._password = password(kept, self.name)
         if not fits(self.folder / f".s.PGSQL.{SOCKET_PORT}"):

@@ -52,6 +52,10 @@ def greet(data: bytes) -> Welcome | Refusal:
     request = next((event for event in library.events_received() if isinstance(event, Request)), None)
     if request is None:  # nothing that the library reads as a request
         return _refusal(Problem("malformed_request", "This is no upgrade request, or a line is too long."))
+    if len(request.headers.get_all("Host")) != 1:  # RFC 9112 section 3.2
+        return _refusal(Problem("malformed_request", "There must be one Host."))
+    if request.headers.get_all("Sec-WebSocket-Version") != ["13"]:  # RFC 6455 section 4.4
+        return _refusal(Problem("upgrade_required"), Upgrade="websocket", **{"Sec-WebSocket-Version": "13"})
     response = library.accept(request)
     if response.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
         return _refusal(Problem("method_not_allowed"), Allow="GET")
@@ -64,7 +68,7 @@ def greet(data: bytes) -> Welcome | Refusal:
                 answer=response.serialize(),
                 board=unquote(board),
                 known=known(query),
-                host=request.headers.get("Host", ""),
+                host=request.headers["Host"],
                 origin=request.headers.get("Origin"),
                 forwarded=request.headers.get_all("X-Forwarded-For"),
             )

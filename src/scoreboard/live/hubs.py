@@ -92,7 +92,7 @@ class Hubs:
             waiting.pop(client, None)
         if admitted:
             self._count(client.form, -1)
-        if not self.connections:
+        if not self.connections and not self._closing:
             self._empty.set()
 
     def _count(self, form: int, number: int) -> None:
@@ -135,7 +135,7 @@ class Hubs:
                 for client in clients[start : start + BATCH]:
                     client.bye()
                 await asyncio.sleep(0)
-        if self.connections:
+        if self.connections or self._closing:
             self._empty.clear()
             try:
                 await asyncio.wait_for(self._empty.wait(), deadline)

@@ -15,8 +15,22 @@ SELECT partition, last FROM cursor;
 -- durability: the settings that decide whether a commit survives the power, as this session sees them
 SELECT name, setting FROM pg_settings WHERE name IN ('fsync', 'full_page_writes', 'synchronous_commit');
 
--- log: the identity of the log that has been read
-SELECT stream FROM cursor LIMIT 1;
+-- all_positions: how far each partition of which log has been applied
+SELECT partition, stream, last, last_at FROM cursor ORDER BY partition;
+
+-- replant: what was revoked before it came is known to so many partitions
+INSERT INTO planted SELECT p.event_id, n, min(p.accept_no) FROM planted p, generate_series(0, $1::integer - 1) AS n
+GROUP BY p.event_id, n ON CONFLICT DO NOTHING;
+
+-- try_partition: for an act beside the worker: is nobody applying this partition, and will nobody until it is done?
+SELECT pg_try_advisory_xact_lock($1, $2);
+
+-- tables: which of these tables are there: their columns in order, and the one that numbers itself
+SELECT c.relname AS name, array_agg(a.attname::text ORDER BY a.attnum) FILTER (WHERE a.attgenerated = '') AS columns,
+       max(a.attname) FILTER (WHERE a.attidentity <> '') AS numbered
+FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+WHERE c.relnamespace = current_schema()::regnamespace AND c.relkind = 'r' AND c.relname = ANY($1::text[])
+GROUP BY c.relname;
 
 -- begin_partition: read a partition for the first time
 INSERT INTO cursor (partition, stream, last, last_at) VALUES ($1, $2, $3, 'epoch') ON CONFLICT DO NOTHING;
@@ -86,6 +100,10 @@ FROM (SELECT user_id FROM events WHERE amends IS NULL AND accept_no > $2
       UNION SELECT user_id FROM commands WHERE accept_no > $2) AS touched
 JOIN scores s ON s.board = $1 AND s.period = 'all' AND s.user_id = touched.user_id
 LEFT JOIN users u ON u.user_id = s.user_id;
+
+-- all_events: the ledger, whole, in its order
+SELECT accept_no, event_id, at, user_id, type, reference, points, boards, principal, outcome, reason, retry_at, amends
+FROM events ORDER BY accept_no, event_id;
 
 -- all_rows: one board's current rows, whole
 SELECT s.user_id, s.score, s.reached, greatest(s.changed, coalesce(u.changed, 0)) AS changed,

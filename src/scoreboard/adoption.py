@@ -1,0 +1,184 @@
+"""Is this the log that the database has been reading? And if not, how to go on: ``scoreboard adopt``.
+
+In come the database's cursor and the log as it is now; out goes what is wrong in words, and a plan. Adopting
+reads the log that is there from its beginning, with numbers that begin after the last one that the database
+has applied, so that ``accept_no`` goes on rising. What the database holds already is known by its id and
+counts once. So nothing is skipped that a log still holds, whichever log it is: a new one, another one, an
+older copy of the same one, or one that has lost its beginning.
+
+It must never be done by itself, or beside a worker.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from uuid import uuid4
+
+from msgspec import Struct
+
+from scoreboard.auth.key_acts import operator
+from scoreboard.config import Config
+from scoreboard.database import LOCK_CLASS, STATEMENTS, Database
+from scoreboard.errors import EngineError
+from scoreboard.model import text_of_time
+from scoreboard.queue import Queue, State
+
+
+class Read(Struct, frozen=True):
+    """How far one partition of the log had been read."""
+
+    partition: int
+    stream: str
+    last: int
+    last_at: datetime
+
+
+class Plan(Struct, frozen=True):
+    """What adopting will do."""
+
+    lines: Sequence[str]
+    """In words."""
+    number: int
+    """Of the first message that will be read."""
+    partitions: int
+    forget: bool = False
+    """Is all that the log holds applied, and to be dropped?"""
+
+
+def flaw(read: Sequence[Read], state: State | None) -> str | None:
+    """Why a database that has read so far cannot read on in this log; ``None`` if it can."""
+    if not read:
+        return None
+    last, first = max(read, key=lambda one: one.last), min(read, key=lambda one: one.last)
+    so_far = f"The database has been reading the log {last.stream}, up to message {last.last}"
+    so_far += f" (accepted {text_of_time(last.last_at)})"
+    if state is None:
+        return f"{so_far}; the queue holds no log."
+    if state.identity != last.stream:
+        return f"{so_far}; the queue now holds {state.identity}."
+    if state.last < last.last:
+        return (
+            f"{so_far}; the log ends at {state.last}, so it is an older copy of itself."
+            " What it accepts now would get numbers that are taken, and would never be read."
+        )
+    if state.first > first.last + 1:
+        return (
+            f"The log begins at message {state.first}, but only {first.last} has been applied (accepted"
+            f" {text_of_time(first.last_at)}): what lies between is gone."
+        )
+    return None
+
+
+async def positions(database: Database) -> list[Read]:
+    """How far the database has read."""
+    async with database.connection() as connection:
+        return [Read(*row) for row in await connection.fetch(STATEMENTS["all_positions"])]
+
+
+async def plan(database: Database, queue: Queue, config: Config) -> Plan | None:
+    """What adopting would do now; ``None`` if there is nothing to adopt. Changes nothing.
+
+    Raises:
+        EngineError: what to do first.
+    """
+    read, state = await positions(database), await queue.there()
+    found = flaw(read, state)
+    wanted = config.queue.partitions
+    number = max((one.last for one in read), default=0) + 1
+    if found is None:
+        if state is None or state.partitions == wanted:
+            return None
+        return await _repartition(read, queue, state, wanted)
+    if state is None:
+        return Plan(
+            [
+                found,
+                "Lost: what was accepted after that. Clients that know its actionIds may send it again.",
+                f"A new log is made. Its first message gets the number {number}.",
+            ],
+            number,
+            wanted,
+        )
+    if state.partitions != wanted:
+        raise EngineError(f"{found} It was made with queue.partitions = {state.partitions}; set that first.")
+    lines = [found, *await _lost(read, queue, state)]
+    same = state.identity == read[0].stream and state.last >= number - 1
+    number = state.first if same else max(number, state.first)
+    if state.last < state.first:
+        lines.append(f"The log holds no message. The next one gets the number {number}.")
+    else:
+        count, last = state.last - state.first + 1, number + state.last - state.first
+        lines.append(
+            f"The log holds {count} messages, accepted {await _time(queue, state.first)} to"
+            f" {await _time(queue, state.last)}. All are read, with the numbers {number} to {last}. What the"
+            " database holds already counts once."
+        )
+    return Plan(lines, number, wanted)
+
+
+async def _lost(read: Sequence[Read], queue: Queue, state: State) -> list[str]:
+    last = min(read, key=lambda one: one.last)
+    if state.identity == last.stream and state.first > last.last + 1:
+        between = f"{text_of_time(last.last_at)} and {await _time(queue, state.first)}"
+        return [f"Lost: up to {state.first - last.last - 1} messages, accepted between {between}."]
+    return ["Lost: what was accepted, not applied, and is not in this log."]
+
+
+async def _time(queue: Queue, number: int) -> str:
+    at = await queue.time_of(number)
+    return "at an unknown time" if at is None else text_of_time(at)
+
+
+async def _repartition(read: Sequence[Read], queue: Queue, state: State, wanted: int) -> Plan:
+    lines = [f"The log was made with queue.partitions = {state.partitions}; now it shall be {wanted}."]
+    for one in read:
+        if await queue.last_of(one.partition) > one.last:
+            raise EngineError(
+                f"{lines[0]} The log holds messages that are not applied. Let a worker run with"
+                f" queue.partitions = {state.partitions} and no api until scoreboard_queue_messages is 0."
+            )
+    lines.append(
+        f"All {state.last - state.first + 1} messages that the log keeps are applied; they are dropped, for"
+        " they are in the order of the old partitions. A backup made before this cannot be caught up: make"
+        " a new one."
+    )
+    return Plan(lines, state.last + 1, wanted, forget=True)
+
+
+async def adopt(database: Database, queue: Queue, config: Config, planned: Plan, why: str) -> None:
+    """Carry a plan out.
+
+    Raises:
+        EngineError: a worker is at work on the database.
+    """
+    async with database.transaction() as connection:
+        read = [Read(*row) for row in await connection.fetch(STATEMENTS["all_positions"])]
+        for number in range(max(len(read), planned.partitions)):
+            if not await connection.fetchval(STATEMENTS["try_partition"], LOCK_CLASS, number):
+                raise EngineError("A worker is at work on this database; stop all roles, or `up`, first.")
+        if planned.forget:
+            await queue.trim(planned.number - 1)
+        # The log first: if what follows fails, the same plan is made again and finds this done.
+        if await queue.there() is None:
+            settings = config.queue
+            await queue.ensure(
+                partitions=settings.partitions,
+                max_bytes=settings.max_bytes,
+                replicas=settings.replicas,
+                known=None,
+            )
+        state = await queue.renumber(planned.number, planned.partitions)
+        await connection.execute("DELETE FROM cursor")
+        for number in range(planned.partitions):
+            await connection.execute(
+                STATEMENTS["begin_partition"], number, state.identity, planned.number - 1
+            )
+        if read:
+            await connection.execute("UPDATE cursor SET last_at = $1", max(one.last_at for one in read))
+        await connection.execute(STATEMENTS["replant"], planned.partitions)
+        await connection.execute(
+            STATEMENTS["insert_audit"],
+            *(uuid4(), None, f"os:{operator()}", "adopt", f"log {state.identity}"),
+            *(" ".join([why, *planned.lines]).strip(), None, None),
+        )

@@ -1,0 +1,218 @@
+"""A log that is not the database's is refused in words; an operator adopts it, and nothing counts twice."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import msgspec
+import nats
+import pytest
+from nats.js import JetStreamContext
+
+from deployment import Deployment, submit
+from processes import run, settings_of
+from scoreboard import adoption, config
+from scoreboard.app import ensure_log
+from scoreboard.database import Database, connect
+from scoreboard.errors import EngineError, LogMismatch
+from scoreboard.model import PLACES
+from scoreboard.queue import Queue
+from test_worker import accept, audit
+
+
+@asynccontextmanager
+async def jetstream(deployment: Deployment) -> AsyncIterator[JetStreamContext]:
+    client = await nats.connect(deployment.environment.queue)
+    yield client.jetstream()
+    await client.close()
+
+
+@asynccontextmanager
+async def both(deployment: Deployment) -> AsyncIterator[tuple[Database, Queue]]:
+    """The database and the log of a deployment, as the command has them."""
+    async with (
+        Database.open(deployment.database_url) as database,
+        Queue.open(deployment.environment.queue, deployment.name, "test") as queue,
+    ):
+        yield database, queue
+
+
+async def refused(deployment: Deployment, words: str) -> None:
+    """No role that needs a log starts on this one."""
+    async with both(deployment) as (database, queue):
+        with pytest.raises(LogMismatch, match=f"{words}.*`scoreboard adopt --dry-run`"):
+            await ensure_log(queue, deployment.config, database)
+
+
+async def highest(deployment: Deployment) -> int:
+    async with deployment.database() as connection:
+        number: int = await connection.fetchval("SELECT max(accept_no) FROM events")
+        return number
+
+
+async def test_a_new_log_is_adopted_and_the_numbering_goes_on(deployment: Deployment, tmp_path: Path) -> None:
+    settings = settings_of(deployment)
+    async with deployment.running() as client:
+        accepted = await accept(client, 0, 300)
+        await audit(deployment, accepted)
+    status, told, _ = await run("adopt", cwd=tmp_path, settings=settings)
+    assert (status, told.split(";")[1]) == (0, " there is nothing to adopt.\n")
+    before = await highest(deployment)
+    async with jetstream(deployment) as log:
+        await log.delete_stream(deployment.name)
+    await refused(deployment, "the queue holds n")
+
+    status, told, _ = await run("adopt", "--dry-run", cwd=tmp_path, settings=settings)
+    assert status == 0
+    number = before // PLACES + 1
+    assert f"Its first message gets the number {number}." in told
+    assert "Lost: what was accepted after that." in told
+    assert told.endswith("Nothing was changed: without --dry-run it is done.\n")
+    await refused(deployment, "the queue holds n")
+
+    status, told, err = await run("adopt", "--reason", "disk died", cwd=tmp_path, settings=settings)
+    assert (status, told.splitlines()[-1]) == (0, "Done. Start the roles again."), err
+    async with deployment.running() as client:
+        accepted += await accept(client, 250, 300)  # fifty of them once more
+        await audit(deployment, accepted)
+        assert (await submit(client, "ann", "point:last")).json()["duplicate"] is False
+    after = await highest(deployment)
+    assert after > before
+    async with deployment.database() as connection:
+        first = await connection.fetchval("SELECT min(accept_no) FROM events WHERE accept_no > $1", before)
+    assert first // PLACES == number
+    _, told, _ = await run("audit", cwd=tmp_path, settings=settings)
+    assert "adopt  log" in told.splitlines()[0]
+    assert "disk died The database has been reading the log" in told
+
+
+async def test_what_another_log_holds_counts_once(deployment: Deployment) -> None:
+    """The worst: after a loss, a new database took updates with a new log; then the old one was restored."""
+    async with deployment.running() as client:
+        accepted = await accept(client, 0, 300)
+        await audit(deployment, accepted)
+    before = await highest(deployment)
+    async with jetstream(deployment) as log:
+        await log.delete_stream(deployment.name)
+    async with both(deployment) as (_, queue):
+        await queue.ensure(partitions=1, max_bytes=1 << 26, replicas=1, known=None)
+    async with deployment.beside() as other, other.running() as client:
+        accepted += await accept(client, 200, 300)
+        await audit(other, accepted[300:])
+    await refused(deployment, "the queue now holds")
+    async with both(deployment) as (database, queue):
+        plan = await adoption.plan(database, queue, deployment.config)
+        assert plan is not None
+        assert plan.number == before // PLACES + 1
+        assert "All are read" in plan.lines[-1]
+        await adoption.adopt(database, queue, deployment.config, plan, "")
+        assert await adoption.plan(database, queue, deployment.config) is None
+    async with deployment.running():
+        await audit(deployment, accepted)
+    assert await highest(deployment) > before
+
+
+async def test_an_older_copy_of_the_log_is_refused_and_adopted(deployment: Deployment) -> None:
+    async with deployment.running() as client:
+        accepted = [(await submit(client, "ann", f"point:{n}")).json()["eventId"] for n in range(5)]
+    before = await highest(deployment)
+    async with jetstream(deployment) as log:
+        config = (await log.stream_info(deployment.name)).config
+        kept = [await log.get_msg(deployment.name, seq=n, direct=False) for n in (1, 2)]
+        await log.delete_stream(deployment.name)
+        await log.add_stream(config)
+        for message in kept:
+            await log.publish(message.subject or "", message.data or b"")
+    await refused(deployment, "older copy of itself")
+    async with both(deployment) as (database, queue):
+        plan = await adoption.plan(database, queue, deployment.config)
+        assert plan is not None
+        await adoption.adopt(database, queue, deployment.config, plan, "")
+    async with deployment.running() as client:
+        accepted.append((await submit(client, "ann", "point:5")).json()["eventId"])
+        assert (await submit(client, "ann", "point:0")).json()["duplicate"] is True
+        await audit(deployment, accepted)
+    assert await highest(deployment) > before
+
+
+async def test_a_log_that_lost_its_beginning_says_how_much(deployment: Deployment) -> None:
+    async with deployment.serving() as client:
+        async with deployment.working():
+            accepted = [(await submit(client, "ann", "point:0")).json()["eventId"]]
+        for number in range(1, 5):
+            assert (await submit(client, "ann", f"point:{number}", wait=0)).status_code == 202
+        accepted.append((await submit(client, "ann", "point:5", wait=0)).json()["eventId"])
+    async with jetstream(deployment) as log:
+        await log.purge_stream(deployment.name, seq=6)
+    await refused(deployment, "is gone")
+    async with both(deployment) as (database, queue):
+        plan = await adoption.plan(database, queue, deployment.config)
+        assert plan is not None
+        assert plan.lines[1].startswith("Lost: up to 4 messages, accepted between 20")
+        assert plan.number == 6, "numbers stay as they are where they can"
+        worker = await connect(deployment.database_url)
+        await worker.execute("SELECT pg_advisory_lock($1, 0)", 0x5C0E)
+        with pytest.raises(EngineError, match="worker is at work"):
+            await adoption.adopt(database, queue, deployment.config, plan, "")
+        await worker.close()
+        await adoption.adopt(database, queue, deployment.config, plan, "")
+    async with deployment.running():
+        await audit(deployment, accepted)
+
+
+async def test_partitions_change_once_all_is_applied(deployment: Deployment) -> None:
+    async with deployment.serving() as client:
+        async with deployment.working():
+            accepted = await accept(client, 0, 200)
+            await audit(deployment, accepted)
+        accepted += await accept(client, 200, 20)
+    wanted = msgspec.structs.replace(deployment.config, queue=config.Queue(partitions=3))
+    changed = deployment.with_config(wanted)
+    await refused(changed, r"queue\.partitions is 3, but the log was made with 1")
+    async with both(deployment) as (database, queue):
+        with pytest.raises(EngineError, match="not applied"):
+            await adoption.plan(database, queue, wanted)
+        async with deployment.working():
+            await audit(deployment, accepted)
+        plan = await adoption.plan(database, queue, wanted)
+        assert plan is not None
+        assert "cannot be caught up" in plan.lines[-1]
+        await adoption.adopt(database, queue, wanted, plan, "")
+        state = await queue.state()
+        assert (state.partitions, state.first) == (3, state.last + 1)
+    before = await highest(deployment)
+    async with changed.running() as client:
+        accepted += await accept(client, 150, 300)  # some once more, through other partitions
+        await audit(deployment, accepted)
+        async with deployment.database() as connection:
+            last = await connection.fetch("SELECT last FROM cursor")
+        assert len({row[0] for row in last}) == 3
+
+    assert await highest(deployment) > before
+
+
+async def test_a_restore_without_the_log_says_what_is_lost(deployment: Deployment, tmp_path: Path) -> None:
+    settings = settings_of(deployment)
+    async with deployment.running() as client:
+        accepted = await accept(client, 0, 50)
+        await audit(deployment, accepted)
+    assert (await run("backup", "file", cwd=tmp_path, settings=settings))[0] == 0
+    async with deployment.running() as client:
+        await audit(deployment, accepted + await accept(client, 50, 50))
+    async with jetstream(deployment) as log:
+        await log.purge_stream(deployment.name)
+    await deployment.lose_database()
+    status, told, err = await run("restore", "file", cwd=tmp_path, settings=settings)
+    assert (status, told) == (1, "")
+    assert "what lies between is gone" in err
+    assert "nothing was restored" in err
+    async with deployment.database() as connection:
+        assert await connection.fetchval("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'") == 0
+    status, told, err = await run("restore", "--adopt", "file", cwd=tmp_path, settings=settings)
+    assert status == 0, err
+    assert "Lost: up to 1 messages" in told
+    async with deployment.running() as client:
+        await audit(deployment, accepted)
+        await audit(deployment, accepted + await accept(client, 100, 50))
