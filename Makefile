@@ -4,7 +4,7 @@ BIN := .venv/bin
 TSC := tests/types/node_modules/.bin/tsc
 
 .DEFAULT_GOAL := help
-.PHONY: help install run demo history test check bench bench-fanout bench-latency torture torture-broken format lock clean
+.PHONY: help install run demo history test check bench bench-fanout bench-latency bench-rebuild torture torture-broken format lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,6 +44,9 @@ torture: .venv/installed-dev ## faults under load and an audit after each (FAULT
 
 torture-broken: .venv/installed-dev ## the same with a guarantee broken on purpose, three times: it must be told
 	for guarantee in cursor increments early; do $(BIN)/python -m torture --break $$guarantee || exit 1; done
+
+bench-rebuild: .venv/installed-dev ## a board of a million users, built again while updates go on (some 3 minutes)
+	$(BIN)/python bench/rebuild.py
 
 format: .venv/installed-dev ## put the code into its form
 	$(BIN)/ruff format .

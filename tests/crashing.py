@@ -5,17 +5,19 @@ The point is reached by wrapping one of its steps; there is nothing in the produ
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import sys
 from typing import Any
 
-from scoreboard import ledger
+from scoreboard import dead_letters, ledger
 from scoreboard.board import Board
 from scoreboard.cli import main
 from scoreboard.refresh import Refresher
 
-STEPS: dict[str, tuple[Any, str, bool]] = {
+Step = tuple[Any, str, bool]
+STEPS: dict[str, Step] = {
     # point: (where, what, is the step done before the end?)
     "with a batch read": (ledger, "apply", False),
     "in the transaction, all written": (ledger, "_write", True),
@@ -24,17 +26,26 @@ STEPS: dict[str, tuple[Any, str, bool]] = {
     "the boards told": (Board, "apply", True),
     "about to answer": (Refresher, "_answer", False),
 }
+# The same, with how often the step is taken before that.
+ISOLATING: dict[str, tuple[Step, int]] = {
+    "about to isolate": ((dead_letters, "isolate", False), 0),
+    "in the middle of the isolation": ((dead_letters, "isolate", False), 12),
+    "isolated, the letters written": ((dead_letters, "write", True), 0),
+}
 
 
 def arm(point: str) -> None:
     """Make this process end at the point, as ``kill -9`` ends it."""
-    owner, name, after = STEPS[point]
+    (owner, name, after), before = ISOLATING[point] if point in ISOLATING else (STEPS[point], 0)
     step = getattr(owner, name)
+    calls = itertools.count()
 
     async def crash(*args: Any, **kwargs: Any) -> Any:
-        if after:
-            await step(*args, **kwargs)
-        os.kill(os.getpid(), signal.SIGKILL)
+        now = next(calls) == before
+        done = None if now and not after else await step(*args, **kwargs)
+        if now:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return done
 
     setattr(owner, name, crash)
 

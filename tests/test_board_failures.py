@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import signal
 import socket
 import time
@@ -24,7 +25,7 @@ from plain_board import (
     told,
     until,
 )
-from scoreboard.board import Batch, Board, BoardBehind
+from scoreboard.board import Batch, Board, BoardBehind, writing
 from scoreboard.errors import BoardUnavailable
 from scoreboard.model import Row
 
@@ -150,6 +151,47 @@ async def test_a_rebuild_that_loses_a_chunk_is_not_shown(valkey: Valkey) -> None
         with pytest.raises(BoardBehind):
             await board.rebuild(NAME, upto={}, rows=rows())
         assert await shown(board) == [("a", 1)]
+
+
+@pytest.mark.parametrize("written", [False, True], ids=["lost", "written"])
+async def test_a_rebuild_goes_on_when_one_answer_does_not_come(
+    valkey: Valkey, monkeypatch: pytest.MonkeyPatch, written: bool
+) -> None:
+    async with board_on(valkey) as board:
+        run, steps = board._server.run, itertools.count()
+
+        async def cut(script: Any, calls: Any) -> list[Any]:
+            if next(steps) != 3:  # begin, two loads, and this one
+                return await run(script, calls)
+            if written:
+                await run(script, calls)
+            raise BoardUnavailable
+
+        monkeypatch.setattr(board._server, "run", cut)
+        assert await board.rebuild(NAME, upto={}, rows=chunks(ROWS[:1_000], ROWS[1_000:])) == len(ROWS)
+        monkeypatch.undo()
+        assert (
+            await board.compare(NAME, chunks(sorted(ROWS, key=lambda r: (-(r.score or 0), r.reached)))) == []
+        )
+
+
+async def test_a_rebuild_keeps_its_lease_while_the_database_sorts(
+    valkey: Valkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writing, "LEASE_MILLISECONDS", 200)
+    monkeypatch.setattr(writing, "RENEW_SECONDS", 0.02)
+    async with board_on(valkey) as board, valkey.client() as client:
+
+        async def rows() -> AsyncIterator[Sequence[Row]]:
+            lease = await client.hget(board._specs[NAME].meta, "lease")
+            await until(lambda: past(int(lease)))
+            yield ROWS[:3]
+
+        async def past(lease: int) -> bool:
+            seconds, microseconds = await client.time()
+            return bool(seconds * 1_000 + microseconds // 1_000 > lease)
+
+        assert await board.rebuild(NAME, upto={}, rows=rows()) == 3
 
 
 async def building(server: Valkey, board: Board) -> str:

@@ -290,6 +290,7 @@ def acts() -> Iterator[Case]:
         ("an escape in a reason", "revoke", r'"userId":"ann","reason":"\u001b[2J"'),
         ("a bidi override in a reason", "restore", r'"userId":"ann","reason":"\u202e"'),
         ("half a surrogate in a reason", "unban", r'"userId":"ann","reason":"\udc00"'),
+        ("a NUL in a reason to drop", "dead/drop", r'"number":0,"reason":"x\u0000y"'),
         ("a NUL in a key id", "revoke", r'"keyId":"k\u0000"'),
         ("SQL as key id", "revoke", "\"keyId\":\"k' OR ''='\""),
         ("a key as key id", "release", f'"keyId":"sb_{"x" * 43}"'),

@@ -15,8 +15,9 @@ from deployment import Deployment
 from scoreboard import ledger
 from scoreboard.book import Applied
 from scoreboard.database import Database, connect
+from scoreboard.dead_letters import DeadLetter
 from scoreboard.errors import Fenced, LogMismatch
-from scoreboard.ledger import Batch, DeadLetter, Terms
+from scoreboard.ledger import Batch, Terms
 from scoreboard.model import PLACES, SCORE_LIMIT, Accepted, Entry, Rename, Update, event_id_of_action
 from scoreboard.queue import State
 

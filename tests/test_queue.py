@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import AsyncIterator, Awaitable
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 
 import nats
 import pytest
 
 from deployment import SECONDS, Deployment
+from scoreboard import queue as queues
 from scoreboard.envelope import ENTRIES, ENTRY_BYTES, NotOurs, Sealer, encode_entry
 from scoreboard.errors import LogMismatch, QueueFull, Unavailable
 from scoreboard.group_commit import WAITING_ENTRIES, GroupCommit, partition_of
@@ -238,3 +239,19 @@ def test_no_changed_byte_of_an_envelope_goes_unnoticed() -> None:
 def test_all_entries_of_a_user_go_through_one_partition() -> None:
     assert {partition_of(f"u{n}", 4) for n in range(200)} == {0, 1, 2, 3}
     assert partition_of("ann", 4) == partition_of("ann", 4)
+
+
+async def test_a_cancellation_that_the_client_swallows_still_ends_the_task() -> None:
+    began = asyncio.Event()
+
+    async def asking() -> None:
+        with queues._translated():
+            began.set()
+            with suppress(asyncio.CancelledError):  # as the client does while it flushes
+                await asyncio.Event().wait()
+
+    task = asyncio.create_task(asking())
+    await began.wait()
+    task.cancel()
+    await asyncio.wait([task])
+    assert task.cancelled()

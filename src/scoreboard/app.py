@@ -27,7 +27,18 @@ from msgspec import Struct
 from setproctitle import setproctitle
 
 from scoreboard import adoption, demo, logs
-from scoreboard.api import boards, docs, embeds, health, moderation, pages, problems, streams, updates
+from scoreboard.api import (
+    boards,
+    dead_letters,
+    docs,
+    embeds,
+    health,
+    moderation,
+    pages,
+    problems,
+    streams,
+    updates,
+)
 from scoreboard.api import demo as demo_routes
 from scoreboard.api import grants as grant_routes
 from scoreboard.api.cross_origin import CrossOrigin
@@ -110,6 +121,7 @@ class Application:
             *updates.routes(services),
             *grant_routes.routes(services),
             *moderation.routes(services),
+            *dead_letters.routes(services),
             *boards.routes(services, readers),
             *(streams.routes(services, readers) if services.live else []),
             *health.routes(services.config, services.engines, services.hubs),

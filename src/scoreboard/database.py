@@ -1,8 +1,8 @@
 """The database: ledger, totals and cursor (PostgreSQL). The truth, of which the board is a picture.
 
 In come reads of events, users, keys and board rows; the applying transaction itself is in ``ledger.py``.
-Out go values of the model. Driver exceptions leave this module as ``DatabaseUnavailable``, or for a wrong
-URL ``ConfigurationError``.
+Out go values of the model. Driver exceptions leave this module as ``DatabaseUnavailable`` or ``BadData``,
+or for a wrong URL ``ConfigurationError``.
 It must never change a row of ``events``, nor a total without the event that explains it.
 """
 
@@ -19,7 +19,7 @@ from uuid import UUID
 import asyncpg
 
 from scoreboard import sql
-from scoreboard.errors import ConfigurationError, DatabaseUnavailable, SchemaTooNew
+from scoreboard.errors import BadData, ConfigurationError, DatabaseUnavailable, SchemaTooNew
 from scoreboard.model import Row
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ SILENCE_MILLISECONDS = 4_000
 # Of every session of ours: nothing that it says is done may be lost with the power.
 SESSION = {"application_name": "scoreboard", "jit": "off", "synchronous_commit": "on", "timezone": "UTC"}
 CHUNK_ROWS = 1_000  # rows a step when a board is read whole: bounds memory, and how long Redis is kept busy
+SORT_MEMORY = "64MB"  # of the database's server, for putting a board in order
 LOCK_CLASS = 0x5C0E  # our advisory locks among others' in the same database
 MIGRATION_LOCK = -1
 MIGRATION_SECONDS = 3_600.0  # an index on a large ledger takes its time; others wait for it
@@ -50,7 +51,9 @@ LOCK_MILLISECONDS = 3_000  # a migration that does not get its table is tried ag
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Driver exceptions as ours: what may heal is ``DatabaseUnavailable``; a fault of ours stays."""
+    """Driver exceptions as ours: what may heal is ``DatabaseUnavailable``, what the data are to blame for is
+    ``BadData``; a fault of ours stays.
+    """
     try:
         yield
     except asyncpg.exceptions.ClientConfigurationError as error:
@@ -73,6 +76,9 @@ def translated() -> Iterator[None]:
             "3D",
         ) or isinstance(error, asyncpg.UndefinedTableError):
             raise DatabaseUnavailable(f"The database does not answer: {error}") from error
+        # Data exception, integrity constraint violation, program limit (too long for an index).
+        if (error.sqlstate or "")[:2] in ("22", "23", "54"):
+            raise BadData(str(error)) from error
         raise
 
 
@@ -235,15 +241,22 @@ class Database:
             direction = {"desc": "DESC", "asc": "ASC"}[ordered]
             query += f" ORDER BY s.score {direction}, s.reached, s.user_id"
         async with self.connection() as connection, connection.transaction(isolation="repeatable_read"):
-            cursor = connection.cursor(query, board, prefetch=CHUNK_ROWS, timeout=WHOLE_SECONDS)
-            chunk: list[asyncpg.Record] = []
-            async for row in cursor:
-                chunk.append(row)
-                if len(chunk) == CHUNK_ROWS:
-                    yield _rows(board, chunk)
-                    chunk = []
-            if chunk:
+            await connection.execute(f"SET LOCAL work_mem = '{SORT_MEMORY}'")
+            cursor = await connection.cursor(query, board, timeout=WHOLE_SECONDS)
+            while chunk := await cursor.fetch(CHUNK_ROWS, timeout=WHOLE_SECONDS):
                 yield _rows(board, chunk)
+
+    async def rows_after(self, board: str, user: str, limit: int) -> list[Row]:
+        """Current rows of a board, in order of users, after one of them."""
+        async with self.connection() as connection:
+            return _rows(board, await connection.fetch(STATEMENTS["rows_after"], board, user, limit))
+
+    async def rows_of(self, board: str, users: Iterable[str]) -> dict[str, Row]:
+        """Current rows of a board, by user; of those who have one."""
+        wanted = [user for user in users if "\0" not in user]
+        async with self.connection() as connection:
+            rows = _rows(board, await connection.fetch(STATEMENTS["rows_of"], board, wanted))
+        return {row.user: row for row in rows}
 
     async def count_rows(self, board: str) -> int:
         """How many rows a board has."""

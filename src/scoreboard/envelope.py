@@ -61,11 +61,18 @@ class NotOurs(ValueError):
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Envelope).decode
 _decode_outcomes = msgspec.msgpack.Decoder(list[Outcome]).decode
+_decode_entry = msgspec.msgpack.Decoder(Entry).decode
 
 
 def encode_entry(entry: Entry) -> msgspec.Raw:
     """One entry in the form in which it will lie in an envelope."""
     return msgspec.Raw(_encode(entry))
+
+
+def decode_entry(data: bytes) -> Entry:
+    """One entry out of that form. Raises ``msgspec.DecodeError``."""
+    entry: Entry = _decode_entry(data)
+    return entry
 
 
 class Sealer:

@@ -9,6 +9,7 @@
     │   ├── QueueFull           the log is at its bound
     │   ├── DatabaseUnavailable
     │   └── BoardUnavailable
+    ├── BadData                 what was to be written breaks a rule of the database
     ├── Fenced                  another worker is ahead; what was tried did not happen
     ├── LogMismatch             the log is not the one that the database has been reading
     ├── SchemaTooNew            this version is too old for the database's schema
@@ -21,6 +22,7 @@ the driver and nowhere else.
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 EX_CONFIG = 78
@@ -61,6 +63,10 @@ class BoardUnavailable(Unavailable):
     """The board does not answer. Try again."""
 
 
+class BadData(ScoreboardError):
+    """What was to be written breaks a rule of the database."""
+
+
 class Fenced(ScoreboardError):
     """Another worker has moved the cursor; this one stands back."""
 
@@ -78,6 +84,17 @@ class SchemaTooNew(ScoreboardError):
 
 class BadBackup(ScoreboardError):
     """The file is not a whole backup of this program."""
+
+
+def heed_cancellation() -> None:
+    """End this task if it was cancelled and a driver did not pass that on: else it would go on for ever.
+
+    The client of NATS swallows a cancellation while it flushes, that of Redis writes under
+    ``asyncio.wait_for``, which before Python 3.12 swallows one that comes together with its result.
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 def first_of(failures: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 import msgspec
 
 from scoreboard import metrics
-from scoreboard.envelope import ENTRIES, ENTRY_BYTES, Sealer, encode_entry
+from scoreboard.envelope import ENTRIES, ENTRY_BYTES, Envelope, Sealer, encode_entry
 from scoreboard.errors import QueueFull, Unavailable
 from scoreboard.model import Entry
 from scoreboard.queue import Queue
@@ -61,6 +61,10 @@ class GroupCommit:
     def partitions(self) -> int:
         """How many partitions the log has."""
         return len(self._waiting)
+
+    def open(self, message: bytes) -> Envelope:
+        """What is in a message of the log. Raises ``NotOurs``."""
+        return self._sealer.open(message)
 
     def accept(
         self, entry: Entry, *, wanted: bool = False, partition: int | None = None

@@ -20,31 +20,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING
 
 from asyncpg.pgproto import pgproto
 from msgspec import Struct
 
-from scoreboard import amending, counting
+from scoreboard import amending, counting, dead_letters
 from scoreboard.adoption import Read, flaw
 from scoreboard.book import Applied, Book, Judged, Place, User
 from scoreboard.database import LOCK_CLASS, STATEMENTS, translated
+from scoreboard.dead_letters import DeadLetter
 from scoreboard.errors import Fenced, LogMismatch
-from scoreboard.model import Accepted, Amend, Mark, Rename, Result, Update
+from scoreboard.model import Accepted, Amend, Mark, Rename, Result, Settle, Update
 from scoreboard.queue import State
 from scoreboard.rules import Rules
 
 if TYPE_CHECKING:
     from scoreboard.database import Connection
-
-
-class DeadLetter(Struct, frozen=True):
-    """A message of the log that is not what it claims to be."""
-
-    accept_no: int
-    at: datetime
-    reason: str
-    body: bytes
 
 
 class Batch(Struct, frozen=True):
@@ -112,14 +105,24 @@ class Terms(Struct, frozen=True):
     partitions: int = 1
 
 
-async def apply(connection: Connection, batch: Batch, terms: Terms) -> Applied:
+async def apply(connection: Connection, batch: Batch, terms: Terms, *, isolating: bool = False) -> Applied:
     """Apply one batch in one transaction.
+
+    Args:
+        connection: the applying session.
+        batch: what comes after the cursor.
+        terms: under what it is judged.
+        isolating: set aside what cannot be applied; else it fails with the whole batch, with any exception.
 
     Raises:
         Fenced: another worker has moved the cursor; nothing happened.
         DatabaseUnavailable: whether it happened is not known; read the cursor again.
     """
-    parts: list[Applied] = []
+
+    async def each(accepted: Sequence[Accepted]) -> list[Applied]:
+        return await _apply_parts(connection, batch.partition, accepted, terms)
+
+    dead = list(batch.dead)
     with translated():
         async with connection.transaction():
             moved = await connection.execute(
@@ -128,26 +131,44 @@ async def apply(connection: Connection, batch: Batch, terms: Terms) -> Applied:
             )
             if moved != "UPDATE 1":
                 raise Fenced
-            for part in _parts(batch.accepted):
-                if isinstance(part, Accepted):
-                    parts.append(await amending.apply(connection, part, batch.partition, terms.partitions))
-                    continue
-                book = await _read(connection, batch.partition, part, terms)
-                for accepted in part:
-                    book.judge(accepted)
-                await _write(connection, book, terms)
-                parts.append(book.applied())
-            if batch.dead:
-                dead = ((d.accept_no, d.at, d.reason, d.body) for d in batch.dead)
-                await connection.execute(STATEMENTS["insert_dead_letters"], *zip(*dead, strict=True))
+            if isolating:
+                parts, aside = await dead_letters.isolate(connection, batch.accepted, each)
+                dead += aside
+            else:
+                parts = await each(batch.accepted)
+            if dead:
+                await dead_letters.write(connection, batch.partition, dead)
     return parts[0] if len(parts) == 1 else Applied.of(parts)
 
 
+async def _apply_parts(
+    connection: Connection, partition: int, accepted: Sequence[Accepted], terms: Terms
+) -> list[Applied]:
+    """Apply entries in order, in the transaction that is open."""
+    parts: list[Applied] = []
+    for part in _parts(accepted):
+        if isinstance(part, Accepted):
+            if isinstance(part.entry, Settle):
+                each = partial(_apply_parts, connection, partition, terms=terms)
+                parts.append(await dead_letters.settle(connection, part, partition, each))
+            else:
+                parts.append(await amending.apply(connection, part, partition, terms.partitions))
+            continue
+        book = await _read(connection, partition, part, terms)
+        for one in part:
+            book.judge(one)
+        await _write(connection, book, terms)
+        parts.append(book.applied())
+    return parts
+
+
 def _parts(accepted: Sequence[Accepted]) -> Iterator[Sequence[Accepted] | Accepted]:
-    """What can be judged together, in order; an amendment stands alone, for it sees all before it applied."""
+    """What can be judged together, in order. Amendments and what settles a dead letter stand alone: they see
+    all before them applied.
+    """
     begin = 0
     for place, one in enumerate(accepted):
-        if isinstance(one.entry, Amend):
+        if isinstance(one.entry, Amend | Settle):
             if begin < place:
                 yield accepted[begin:place]
             yield one

@@ -80,10 +80,20 @@ FRAME_LAG = Histogram(
     buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5),
 )
 FORGED = Counter("scoreboard_forged_envelopes_total", "Messages of the log that bear no seal of ours")
-DEAD_LETTERS = Counter("scoreboard_dead_letters_total", "Messages of the log that were set aside")
 FORGED_OUTCOMES = Counter(
     "scoreboard_forged_outcomes_total", "Messages at an inbox that were not the worker's"
 )
+DEAD_LETTERS = Counter(
+    "scoreboard_dead_letters_total", "Messages and single events of the log that were set aside"
+)
+DEAD_WAITING = Gauge(
+    "scoreboard_dead_letters_waiting",
+    "Dead letters that wait for an operator",
+    multiprocess_mode="livemostrecent",
+)
+DRIFT = Counter("scoreboard_drift_total", "Differences between board and database that were mended", ["what"])
+DRIFT_CHECKED = Counter("scoreboard_drift_checked_total", "Entries of boards compared with the database")
+DRIFT_SWEEPS = Counter("scoreboard_drift_sweeps_total", "Boards compared with the database from end to end")
 BOARD_REBUILDS = Counter("scoreboard_board_rebuilds_total", "Boards built again from the database")
 CATALOGUE_MISMATCH = Counter(
     "scoreboard_catalogue_mismatch_total", "Envelopes accepted under another catalogue than the worker's"

@@ -246,7 +246,19 @@ class Amend(Struct, frozen=True, array_like=True, tag_field="kind", tag="amend")
     """Who signed the grants that they stand for."""
 
 
-Entry = Update | Rename | Mark | Amend
+class Settle(Struct, frozen=True, array_like=True, tag_field="kind", tag="settle"):
+    """One accepted command: what shall become of a dead letter. It goes to the letter's partition."""
+
+    command_id: Annotated[bytes, Meta(min_length=16, max_length=16)]
+    letter: int
+    """The letter's number: its ``accept_no``."""
+    what: Literal["retry", "drop"]
+    principal: str
+    why: str = ""
+    user: str = ""
+
+
+Entry = Update | Rename | Mark | Amend | Settle
 """What the log holds: updates, and every command that changes what a board shows."""
 
 
@@ -268,6 +280,8 @@ class Result(StrEnum):
     REJECTED = "rejected"
     QUARANTINED = "quarantined"
     REVOKED = "revoked"
+    DEAD = "dead"
+    """It could not be applied and is set aside: nothing, unless an operator has it tried again."""
 
 
 class BoardChange(Struct, frozen=True, rename="camel"):

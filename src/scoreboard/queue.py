@@ -35,7 +35,7 @@ from nats.js.api import (
     StreamConfig,
 )
 
-from scoreboard.errors import LogMismatch, QueueFull, Unavailable
+from scoreboard.errors import LogMismatch, QueueFull, Unavailable, heed_cancellation
 
 logger = logging.getLogger(__name__)
 
@@ -88,7 +88,9 @@ def _translated() -> Iterator[None]:
             raise QueueFull from error
         raise Unavailable(f"The queue refuses: {error}") from error
     except (nats.errors.Error, OSError, TimeoutError) as error:
+        heed_cancellation()
         raise Unavailable(f"The queue does not answer: {error!r}") from error
+    heed_cancellation()
 
 
 class Queue:

@@ -76,14 +76,14 @@ class Refresher:
     ) -> None:
         self.database = database
         self._sealer = sealer
-        self._board, self._queue = board, queue
+        self.board, self._queue = board, queue
         self._boards = tuple(config.boards)
         self._partitions = [_Partition() for _ in range(config.queue.partitions)]
         self._rebuilding: dict[str, asyncio.Task[None]] = {}
 
     async def begin(self, partition: int, upto: int) -> None:
         """This worker now applies the partition, which has been applied up to ``upto``."""
-        self._board.database = await self.database.identity()
+        self.board.database = await self.database.identity()
         state = self._partitions[partition]
         state.upto = max(state.upto, upto)
         state.missed = True
@@ -178,7 +178,7 @@ class Refresher:
         ]
         ranks: dict[str, Ranks] = {}
         if told:
-            for one, result in zip(told, await self._board.apply(told), strict=True):
+            for one, result in zip(told, await self.board.apply(told), strict=True):
                 if isinstance(result, BoardUnavailable):
                     logger.warning("a board was not told: %s", result, extra={"board": one.board})
                     state.told[one.board] = None
@@ -222,7 +222,7 @@ class Refresher:
             if told is not None or board in self._rebuilding:
                 continue
             upto = state.upto  # read before the rows: they hold all of it, and perhaps more
-            position = await self._board.position(board)
+            position = await self.board.position(board)
             if board in self._rebuilding:
                 continue  # another partition found out first
             if position is None:
@@ -230,13 +230,13 @@ class Refresher:
                 continue
             if position.get(partition) != upto:
                 rows = await self.database.changed_rows(board, position.get(partition, -1))
-                await self._board.catch_up(board, rows, partition=partition, upto=upto)
+                await self.board.catch_up(board, rows, partition=partition, upto=upto)
                 logger.info("board caught up", extra={"board": board, "rows": len(rows)})
             state.told[board] = upto
 
     async def _rebuild(self, board: str) -> None:
         try:
-            await rebuild(self.database, self._board, board)
+            await rebuild(self.database, self.board, board)
         except Unavailable as error:
             logger.warning("a board could not be rebuilt: %s", error, extra={"board": board})
         finally:
@@ -259,4 +259,5 @@ async def rebuild(
     positions = await database.positions()
     upto = {partition: (last + 1) * PLACES - 1 for partition, last in positions.items()}
     metrics.BOARD_REBUILDS.inc()
-    return await board.rebuild(name, upto=upto, rows=database.all_rows(name), progress=progress)
+    rows = database.all_rows(name, ordered=board.order(name))
+    return await board.rebuild(name, upto=upto, rows=rows, progress=progress)

@@ -6,7 +6,8 @@ advisory lock of its database session, and a session that falls silent is ended 
 worker is replaced within seconds and its late tries are fenced by the cursor. The others stand by.
 
 Whatever goes wrong between reading and commit ends the reading; it begins again after the cursor's last
-message. So nothing is skipped, and a commit whose outcome was not seen is not repeated.
+message. So nothing is skipped, and a commit whose outcome was not seen is not repeated. Only what can never
+be applied is set aside, alone (dead_letters.py), so that nothing behind it waits.
 
 It must never acknowledge, skip or trim a message that the cursor has not passed.
 """
@@ -23,13 +24,16 @@ from datetime import UTC, datetime, timedelta
 
 import asyncpg
 
-from scoreboard import ledger, metrics
+from scoreboard import dead_letters, ledger, metrics
+from scoreboard.book import Applied
 from scoreboard.config import Config
 from scoreboard.database import closed, connect, translated
+from scoreboard.dead_letters import DeadLetter
+from scoreboard.drift import Checker
 from scoreboard.envelope import NotOurs, Sealer
 from scoreboard.errors import Fenced, Unavailable
-from scoreboard.ledger import Batch, DeadLetter, Position, Terms
-from scoreboard.model import PLACES, Accepted
+from scoreboard.ledger import Batch, Position, Terms
+from scoreboard.model import PLACES, Accepted, Result
 from scoreboard.queue import Logged, Queue, State
 from scoreboard.refresh import Refresher
 from scoreboard.rules import rules_of
@@ -42,6 +46,7 @@ AGAIN_SECONDS = (0.1, 5.0)  # back-off between tries: first, longest
 LOOK_SECONDS = 1.0  # how often the log's size is looked at: it must not stay full of what is applied
 TRIM_SECONDS = 60.0  # how often what is applied and old is dropped from it
 KEEP = timedelta(days=1)  # how long what is applied stays, so that a restored backup catches up by itself
+SETTLING = {Result.DEAD.value, "settled"}  # what a batch counts when dead letters come or go
 NEAR_BOUND = 0.8  # of the log's bound; beyond it everything applied is dropped
 
 
@@ -53,6 +58,7 @@ class Worker:
     ) -> None:
         self._config, self._database_url = config, database_url
         self._queue, self._sealer, self._refresher = queue, sealer, refresher
+        self._checker = Checker(config, refresher.database, refresher.board)
         self._terms = Terms(
             boards=tuple(config.boards),
             rules=rules_of(config.actions, config.timezone),
@@ -101,6 +107,7 @@ class Worker:
         await ledger.begin(connection, self._terms)
         state = await self._queue.state()
         position = await ledger.position(connection, partition, state)
+        metrics.DEAD_WAITING.set(await dead_letters.count_waiting(connection))
         logger.info("applying", extra={"partition": partition, "after": position.last})
         self._applied_to[partition] = position.last
         await self._refresher.begin(partition, (position.last + 1) * PLACES - 1)
@@ -108,11 +115,13 @@ class Worker:
         async with asyncio.TaskGroup() as tasks:
             reader = tasks.create_task(self._read(partition, position.last, arrived))
             trimmer = tasks.create_task(self._trim(partition))
+            checker = tasks.create_task(self._check(partition))
             try:
                 await self._apply_all(connection, partition, position, arrived)
             finally:
                 reader.cancel()
                 trimmer.cancel()
+                checker.cancel()
                 self._refresher.end(partition)
 
     async def _read(self, partition: int, after: int, arrived: asyncio.Queue[list[Logged]]) -> None:
@@ -139,7 +148,7 @@ class Worker:
             for batch in self._batches(partition, position, messages):
                 async with self._between[partition]:
                     began = time.monotonic()
-                    applied = await ledger.apply(connection, batch, self._terms)
+                    applied = await self._apply(connection, batch)
                     metrics.BATCH_SECONDS.observe(time.monotonic() - began)
                     for outcome, count in applied.counts.items():
                         metrics.APPLIED.labels(outcome).inc(count)
@@ -149,6 +158,21 @@ class Worker:
                     await self._refresher.committed(
                         partition, (batch.last + 1) * PLACES - 1, applied, accepted_at
                     )
+                if batch.dead or applied.counts.keys() & SETTLING:
+                    metrics.DEAD_LETTERS.inc(len(batch.dead) + applied.counts.get(Result.DEAD.value, 0))
+                    metrics.DEAD_WAITING.set(await dead_letters.count_waiting(connection))
+
+    async def _apply(self, connection: asyncpg.Connection[asyncpg.Record], batch: Batch) -> Applied:
+        """Apply a batch. One that fails is tried a few times, then what makes it fail is set aside."""
+        for pause in dead_letters.TRY_AGAIN_SECONDS:
+            try:
+                return await ledger.apply(connection, batch, self._terms)
+            except Exception as error:
+                if not dead_letters.blames(error):
+                    raise
+                logger.warning("a batch cannot be applied, it is tried again: %r", error)
+            await asyncio.sleep(pause)
+        return await ledger.apply(connection, batch, self._terms, isolating=True)
 
     def _batches(self, partition: int, position: Position, messages: Sequence[Logged]) -> Sequence[Batch]:
         """The messages opened and cut into batches of bounded size."""
@@ -177,7 +201,6 @@ class Worker:
             envelope = self._sealer.open(message.body)
         except NotOurs as error:
             logger.error("a message of the log is set aside: %s", error, extra={"sequence": message.sequence})
-            metrics.DEAD_LETTERS.inc()
             metrics.FORGED.inc()
             dead.append(DeadLetter(first, at, str(error), message.body))
             return
@@ -210,6 +233,10 @@ class Worker:
                         age = max((datetime.now(UTC) - oldest[1]).total_seconds(), 0.0)
                     metrics.QUEUE_DEPTH.labels(partition).set(depth)
                     metrics.QUEUE_AGE.labels(partition).set(age)
+
+    async def _check(self, partition: int) -> None:
+        if partition == 0:  # whoever applies the first partition looks after the boards
+            await self._checker.run()
 
     async def _trim(self, partition: int) -> None:
         """Drop from the log what every partition has applied and is a day old, sooner near its bound."""

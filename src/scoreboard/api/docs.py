@@ -17,6 +17,7 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.openapi.config import OpenAPIConfig
 
 from scoreboard import __version__
+from scoreboard.api.dead_letters import ACTS, Choice
 from scoreboard.api.forms import TYPE, USER_ID
 from scoreboard.api.grants import GrantRequest
 from scoreboard.api.moderation import MARKS, VERDICTS, About, Selection
@@ -32,6 +33,7 @@ _BODIES: dict[tuple[str, str], tuple[Any, bool]] = {
     ("/users/{userId}", "put"): (Profile, False),
     **{(f"/admin/{act}", "post"): (About, False) for act in MARKS},
     **{(f"/admin/{verdict}", "post"): (Selection, False) for verdict in VERDICTS},
+    **{(f"/admin/dead/{act}", "post"): (Choice, False) for act in ACTS},
 }
 # Path parameters as the wire names them.
 _PARAMETERS = {"user_id": "userId", "event_id": "eventId"}

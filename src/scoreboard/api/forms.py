@@ -31,3 +31,5 @@ KeyId = Annotated[str, Meta(extra_json_schema={"pattern": f"^{KEY_ID_PATTERN}$"}
 # As long as the configuration lets it be. PostgreSQL's text takes no NUL, and a command must never fail.
 Issuer = Annotated[str, Meta(min_length=1, max_length=256, pattern=r"^[^\x00-\x1f\x7f]+$")]
 Duration = Annotated[str, Meta(extra_json_schema={"pattern": "^0*[1-9][0-9]{0,8}[smhd]$"})]
+REASON_CHARACTERS = 500
+Reason = Annotated[str, Meta(max_length=REASON_CHARACTERS, description="Why. Kept in the audit.")]

@@ -7,7 +7,6 @@ if that takes longer than ``WAIT_SECONDS``. ``dryRun`` tells what it would chang
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import re
 import secrets
@@ -26,8 +25,9 @@ from msgspec import Meta, Struct
 
 from scoreboard import history
 from scoreboard.amending import Trial
+from scoreboard.api.acts import admin, carried_out, check_reason
 from scoreboard.api.boards import user_in_path
-from scoreboard.api.forms import Issuer, KeyId, UserId
+from scoreboard.api.forms import Issuer, KeyId, Reason, UserId
 from scoreboard.api.responses import WHO, WRITE, problems
 from scoreboard.api.services import Services
 from scoreboard.api.update_score import BODY_BYTES, parse_strictly, read_body
@@ -38,16 +38,12 @@ from scoreboard.model import (
     KEY_ID_PATTERN,
     Amend,
     Mark,
-    Outcome,
     Principal,
     Scope,
     Verdict,
-    flaw_of_line,
     flaw_of_user_id,
 )
 
-WAIT_SECONDS = 10.0
-REASON_CHARACTERS = 500
 ROWS = 1_000  # a page at most
 READS = problems(*WHO, "insufficient_scope", "invalid_field", "unavailable")
 MARKS: dict[str, tuple[str, bool, str]] = {
@@ -63,7 +59,6 @@ VERDICTS: dict[Verdict, str] = {
     Verdict.REJECT: "Reject events that are held back",
 }
 
-Reason = Annotated[str, Meta(max_length=REASON_CHARACTERS, description="Why. Kept in the audit.")]
 Time = Annotated[datetime, Meta(tz=True)]
 T = TypeVar("T")
 Rows = Annotated[int, QueryParameter(ge=1, le=ROWS, description="Rows.")]
@@ -134,35 +129,14 @@ def routes(services: Services) -> list[HTTPRouteHandler]:
     if commit is None or outcomes is None:
         return []
 
-    async def admin(request: Request[Any, Any, Any]) -> Principal:
-        principal = await auth.who(request.scope)
-        if Scope.ADMIN not in principal.scopes:
-            raise insufficient(Scope.ADMIN)
-        return principal
-
     async def body_of(request: Request[Any, Any, Any]) -> bytes:
         return await read_body(dict(request.scope["headers"]), request.receive, BODY_BYTES)
 
-    async def carried_out(commands: Sequence[Mark | Amend]) -> list[Outcome]:
-        """What became of commands, one a partition. Raises ``TimeoutError`` if that is not known in time."""
-        waiting = {UUID(bytes=one.command_id): one for one in commands}
-        futures = {command_id: outcomes.wait_for(command_id) for command_id in waiting}
-        try:
-            await asyncio.gather(
-                *(
-                    commit.accept(one, wanted=True, partition=n if isinstance(one, Amend) else None)
-                    for n, one in enumerate(commands)
-                )
-            )
-            async with asyncio.timeout(WAIT_SECONDS):
-                return list(await asyncio.gather(*futures.values()))
-        finally:
-            for command_id, future in futures.items():
-                outcomes.forget(command_id, future)
-
     async def answered(act: bytes, commands: Sequence[Mark | Amend]) -> Response[Done | Trial]:
         try:
-            done = await carried_out(commands)
+            # An amendment goes to every partition.
+            placed = [(one, n if isinstance(one, Amend) else None) for n, one in enumerate(commands)]
+            done = await carried_out(commit, outcomes, placed)
         except TimeoutError:
             return Response(Done("accepted", str(UUID(bytes=act))), status_code=202)
         events = None if isinstance(commands[0], Mark) else sum(one.events or 0 for one in done)
@@ -176,7 +150,7 @@ def routes(services: Services) -> list[HTTPRouteHandler]:
         @post(f"/admin/{act}", name=act, operation_id=act, summary=summary, **_answers())
         async def handler(request: Request[Any, Any, Any]) -> Response[Done | Trial]:
             about = parse_strictly(_about, await body_of(request), -1)
-            principal = await admin(request)
+            principal = await admin(auth, request)
             _check_user(about.user_id)
             check_reason(about.reason)
             command_id = secrets.token_bytes(16)
@@ -195,7 +169,7 @@ def routes(services: Services) -> list[HTTPRouteHandler]:
         )
         async def handler(request: Request[Any, Any, Any]) -> Response[Done | Trial]:
             selection = parse_strictly(_selection, await body_of(request), -1)
-            principal = await admin(request)
+            principal = await admin(auth, request)
             act = secrets.token_bytes(16)
             commands = [
                 _command(verdict, selection, principal, act, partition)
@@ -219,7 +193,7 @@ def routes(services: Services) -> list[HTTPRouteHandler]:
             int, QueryParameter(ge=0, le=history.END, description="`next` of the part before.")
         ] = 0,
     ) -> Response[HeldEvents]:
-        await admin(request)
+        await admin(auth, request)
         return _private(HeldEvents(*await history.held(database, limit, after)))
 
     @get(
@@ -234,7 +208,7 @@ def routes(services: Services) -> list[HTTPRouteHandler]:
             int, QueryParameter(ge=1, le=history.END, description="Acts before this `number`.")
         ] = history.END,
     ) -> Response[Acts]:
-        await admin(request)
+        await admin(auth, request)
         return _private(Acts(await history.acts(database, limit, before)))
 
     @get(
@@ -323,12 +297,6 @@ def _utc(field: str, at: datetime | None) -> datetime | None:
 def _check_user(user: str) -> None:
     if flaw := flaw_of_user_id(user):
         raise Problem("invalid_field", f"The user id {flaw}.")
-
-
-def check_reason(reason: str) -> None:
-    """Refuse a reason that would be more than one line where it is shown."""
-    if flaw := flaw_of_line(reason):
-        raise Problem("invalid_field", f"reason {flaw}.")
 
 
 def _private(body: T) -> Response[T]:

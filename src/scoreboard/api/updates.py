@@ -178,7 +178,7 @@ def routes(services: Services) -> list[HTTPRouteHandler]:
                 status=event.outcome,
                 user_id=event.user,
                 points=event.points,
-                boards=list(event.boards),
+                boards=None if event.boards is None else list(event.boards),
                 at=text_of_time(event.at),
                 reason=event.reason,
                 retry_at=None if event.retry_at is None else text_of_time(event.retry_at),

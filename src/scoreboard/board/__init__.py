@@ -45,7 +45,8 @@ What each failure does:
 - A worker dies in the middle: a script happens wholly or not at all; ``upto`` tells its successor.
 - A rebuild dies: its lease ends in seconds, its keys expire, the shown generation was never touched.
 - The server is out of memory, or read-only: scripts that write are refused before their first write.
-- A key is evicted or deleted by hand: ``compare`` finds it, a rebuild mends it. Run with ``noeviction``.
+- A key is evicted or deleted by hand, or an entry is changed: the checker (``drift.py``) finds and mends it.
+  Surplus ``steps`` of a dense board only ``compare`` finds, and a rebuild mends. Run with ``noeviction``.
 
 ``writing.py`` is what the worker does, ``reading.py`` what is shown, ``watching.py`` follows the frames,
 ``comparing.py`` checks a board against the database, ``form.py`` is the form of the data, ``server.py`` the

@@ -48,6 +48,16 @@ class Entry(Struct, frozen=True):
     """Empty: the id is shown."""
 
 
+class States(Struct, frozen=True):
+    """What the server holds of some users, all of one moment, unread."""
+
+    generation: bytes
+    upto: dict[int, int]
+    """How far each partition has been written."""
+    found: list[tuple[bytes, int | None]]
+    """For each pair of user and member: the user's value, empty without one; the member's key."""
+
+
 class Spec(Struct, frozen=True):
     """What the configuration of a board means for its data."""
 
@@ -121,14 +131,14 @@ def arguments(rows: Iterable[Row]) -> list[str]:
         known = newest.get(row.user)
         if known is None or row.changed > known.changed:
             newest[row.user] = row
-    found: list[str] = []
-    for user, row in newest.items():
-        found.append(user)
-        if row.score is None:
-            found.append(version(row.changed))
-        else:
-            found.append(f"{row.changed:019d}{row.reached:019d}{row.score}{FIELD}{shown_name(row)}")
-    return found
+    return [text for user, row in newest.items() for text in (user, value_of(row))]
+
+
+def value_of(row: Row) -> str:
+    """What is kept of a row, in its user's value; a tombstone if it has no score."""
+    if row.score is None:
+        return version(row.changed)
+    return f"{row.changed:019d}{row.reached:019d}{row.score}{FIELD}{shown_name(row)}"
 
 
 def shown_name(row: Row) -> str:
@@ -137,12 +147,15 @@ def shown_name(row: Row) -> str:
 
 
 def entry(user: str, value: bytes | None) -> Entry | None:
-    """A stored value; ``None`` for a tombstone or none at all."""
+    """A stored value; ``None`` for a tombstone, none at all, or what was damaged by hand."""
     if value is None or len(value) <= WIDTH:
         return None
-    reached, rest = value[WIDTH : 2 * WIDTH], value[2 * WIDTH :].decode()
-    score, _, name = rest.partition(FIELD)
-    return Entry(user, int(reached), int(score), name)
+    try:
+        reached, rest = value[WIDTH : 2 * WIDTH], value[2 * WIDTH :].decode()
+        score, _, name = rest.partition(FIELD)
+        return Entry(user, int(reached), int(score), name)
+    except ValueError:
+        return None
 
 
 def entries(members: Sequence[bytes], values: Sequence[bytes | None]) -> list[Entry | None]:

@@ -10,6 +10,10 @@
 -- ranks    users
 --          answers value ('' without one), rank, value, rank, ...
 --
+-- states   user, member of the ranking, user, member, ...
+--          answers the generation, the positions (partition, upto, ...), then for each pair the user's value and the
+--          key of the member, '' for what is not there
+--
 -- Answers false if there is no board of this shape.
 
 local found = redis.call('HMGET', meta, 'generation', 'shape', 'epoch', 'seq', 'at')
@@ -95,6 +99,23 @@ local function ranks()
   return answer
 end
 
+local function states()
+  local positions, whole = {}, redis.call('HGETALL', meta)
+  for i = 1, #whole, 2 do
+    if string.find(whole[i], '^upto:') then
+      positions[#positions + 1] = string.sub(whole[i], 6)
+      positions[#positions + 1] = whole[i + 1]
+    end
+  end
+  local answer = {generation, positions}
+  for i = 4, #ARGV, 2 do
+    answer[#answer + 1] = redis.call('HGET', users, ARGV[i]) or ''
+    answer[#answer + 1] = redis.call('ZSCORE', ranking, ARGV[i + 1]) or ''
+  end
+  return answer
+end
+
+if ARGV[3] == 'states' then return states() end
 if ARGV[3] == 'page' then return page(tonumber(ARGV[4]), ARGV[5], ARGV[6]) end
 if ARGV[3] == 'lines' then return lines() end
 return ranks()

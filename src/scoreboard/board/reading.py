@@ -8,7 +8,7 @@ from typing import Any
 
 from scoreboard.board import form
 from scoreboard.board.comparing import Comparing, Difference, Walked
-from scoreboard.board.server import Server
+from scoreboard.board.server import Argument, Server
 from scoreboard.board.watching import touched, watch
 from scoreboard.config import Config
 from scoreboard.model import Around, Frame, Row
@@ -36,6 +36,10 @@ class Reader:
     async def close(self) -> None:
         """Close all connections."""
         await self._server.close()
+
+    def order(self, board: str) -> str:
+        """``"desc"``: the highest score is the best; or ``"asc"``."""
+        return self._specs[board].order
 
     async def frame(self, board: str) -> Frame | None:
         """The newest frame, the same for all who ask until the visible top changes."""
@@ -148,6 +152,29 @@ class Reader:
                     found[n] = (one.score, rank or None)
         return found
 
+    async def states(self, board: str, pairs: Sequence[tuple[str, str]]) -> form.States | None:
+        """What is held of (user, member of the ranking), at one moment; ``None`` while there is no board."""
+        spec = self._specs[board]
+        answer = await self._read(spec, "states", *(text for pair in pairs for text in pair))
+        if answer is None:
+            return None
+        generation, positions, *found = answer
+        upto = {int(n): int(at) for n, at in zip(positions[::2], positions[1::2], strict=True)}
+        keys = (int(float(key)) if key else None for key in found[1::2])
+        return form.States(generation, upto, list(zip(found[::2], keys, strict=True)))
+
+    async def members(
+        self, board: str, limit: int, after: tuple[int, str] | None = None
+    ) -> list[tuple[int, str]]:
+        """(score, member) of up to ``PAGE_LINES`` members of the ranking, best first, after one of them."""
+        spec = self._specs[board]
+        answer = await self._page(spec, limit, after)
+        scored = answer[-2] if answer is not None else []
+        return [
+            (spec.key_of(int(float(key))), member.decode(errors="replace"))
+            for member, key in zip(scored[::2], scored[1::2], strict=True)
+        ]
+
     async def compare(self, board: str, rows: AsyncIterator[Sequence[Row]]) -> list[Difference]:
         """What differs between the board and all rows of the database; ``DIFFERENCES`` or so at most.
 
@@ -190,7 +217,7 @@ class Reader:
         return answer
 
     @staticmethod
-    def _call(spec: form.Spec, *arguments: str | int) -> tuple[str, list[str | int]]:
+    def _call(spec: form.Spec, *arguments: Argument) -> tuple[str, list[Argument]]:
         """A script's key and arguments; all scripts begin alike."""
         return spec.meta, [spec.shape, spec.mode, *arguments]
 

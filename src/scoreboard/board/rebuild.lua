@@ -39,7 +39,10 @@ if ARGV[3] == 'abandon' then
 end
 
 -- "loaded" tells when the server has lost a chunk (it came back with what it had some seconds ago).
-if not under_construction() or redis.call('HGET', meta, 'loaded') ~= ARGV[5] then return 0 end
+if not under_construction() then return 0 end
+local loaded = redis.call('HGET', meta, 'loaded')
+if ARGV[3] == 'load' and tonumber(loaded) == ARGV[5] + 1 then return 1 end  -- it was, and nobody heard the answer
+if loaded ~= ARGV[5] then return 0 end
 if ARGV[3] == 'load' then
   write(building, 7)
   expire(building, tonumber(ARGV[6]))

@@ -6,7 +6,6 @@ whoever asked knows whether it may be. Driver exceptions end here, as ``BoardUna
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from importlib import resources
@@ -18,7 +17,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, RedisError
 
-from scoreboard.errors import BoardUnavailable, ConfigurationError
+from scoreboard.errors import BoardUnavailable, ConfigurationError, heed_cancellation
 
 CONNECTIONS = 16  # a process; a script takes well under a millisecond, so these serve thousands a second
 CONNECT_SECONDS = 1.0  # a server that does not take a connection in this time is away
@@ -28,6 +27,9 @@ WAIT_SECONDS = 2.0  # for one of our own connections, when all are in use
 # Scripts are declared as Redis 7 and Valkey want it: one that writes is refused before it begins when the
 # server is out of memory or read-only (without this it would stop half-way), one that reads never is.
 _WRITES, _READS = "#!lua\n", "#!lua flags=no-writes\n"
+
+Argument = str | int | bytes
+"""Of a script."""
 
 
 class BoardBehind(BoardUnavailable):
@@ -60,9 +62,10 @@ class Server:
         """Which of the server's numbered databases."""
         self.apply = self._redis.register_script(_script(_WRITES, "shared", "writing", "apply"))
         self.rebuild = self._redis.register_script(_script(_WRITES, "shared", "writing", "rebuild"))
+        self.repair = self._redis.register_script(_script(_WRITES, "shared", "writing", "repair"))
         self.read = self._redis.register_script(_script(_READS, "shared", "read"))
 
-    async def run(self, script: Any, calls: Sequence[tuple[str, Sequence[str | int]]]) -> list[Any]:
+    async def run(self, script: Any, calls: Sequence[tuple[str, Sequence[Argument]]]) -> list[Any]:
         """Run a script once for each (key, arguments), in one round trip and that order.
 
         Raises:
@@ -74,7 +77,7 @@ class Server:
                 raise answer
         return answers
 
-    async def run_each(self, script: Any, calls: Sequence[tuple[str, Sequence[str | int]]]) -> list[Any]:
+    async def run_each(self, script: Any, calls: Sequence[tuple[str, Sequence[Argument]]]) -> list[Any]:
         """Like ``run``, but a call that failed answers its ``BoardUnavailable``.
 
         Raises:
@@ -90,7 +93,7 @@ class Server:
                     answers[n] = answer
         return [_ours(answer) if isinstance(answer, Exception) else answer for answer in answers]
 
-    async def _send(self, script: Any, calls: Sequence[tuple[str, Sequence[str | int]]]) -> list[Any]:
+    async def _send(self, script: Any, calls: Sequence[tuple[str, Sequence[Argument]]]) -> list[Any]:
         async with self._redis.pipeline(transaction=False) as pipeline:
             for key, arguments in calls:
                 pipeline.evalsha(script.sha, 1, key, *arguments)
@@ -130,12 +133,9 @@ def translated() -> Iterator[None]:
     try:
         yield
     except (RedisError, OSError, TimeoutError) as error:
+        heed_cancellation()
         raise _ours(error) from error
-    task = asyncio.current_task()
-    if task is not None and task.cancelling():
-        # The driver writes under asyncio.wait_for, which before Python 3.12 swallows a cancellation that
-        # comes together with its result: the task would go on for ever.
-        raise asyncio.CancelledError
+    heed_cancellation()
 
 
 def _ours(error: Exception) -> BoardUnavailable:

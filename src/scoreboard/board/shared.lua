@@ -27,6 +27,7 @@ end
 local function entry(value)
   if not value or #value == WIDTH then return end
   local stop = string.find(value, FIELD, 2 * WIDTH + 1, true)
+  if not stop then return end  -- damaged by hand; the checker mends it
   return string.sub(value, WIDTH + 1, 2 * WIDTH), string.sub(value, 2 * WIDTH + 1, stop - 1),
     string.sub(value, stop + 1)
 end

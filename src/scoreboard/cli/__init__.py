@@ -7,7 +7,7 @@ configuration is wrong.
 from __future__ import annotations
 
 # In the order in which people need them.
-from scoreboard.cli import credentials, keys, moderation, recovery, scores, serve
+from scoreboard.cli import credentials, dead_letters, keys, moderation, recovery, scores, serve
 from scoreboard.cli.command import main
 
-__all__ = ["credentials", "keys", "main", "moderation", "recovery", "scores", "serve"]
+__all__ = ["credentials", "dead_letters", "keys", "main", "moderation", "recovery", "scores", "serve"]

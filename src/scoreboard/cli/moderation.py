@@ -31,7 +31,7 @@ def _mark(act: str, told: str, summary: str) -> None:
     def run(deployment: Deployment, user: str, reason: str) -> None:
         if flaw := flaw_of_user_id(user):
             raise click.BadParameter(flaw, param_hint="USER")
-        done = _ask(deployment, act, {"userId": user, "reason": reason})
+        done = ask(deployment, act, {"userId": user, "reason": reason})
         tell(f"{user} is {told}")
         _note(done)
 
@@ -69,7 +69,7 @@ def _amend(verdict: Verdict, told: str, summary: str, name: str = "") -> None:
             )
         body = {name: value for name, value in body.items() if value is not None}
         waits = verdict is Verdict.REVOKE and list(body) == ["eventId"]
-        done = _ask(deployment, verdict.value, body | {"reason": reason, "dryRun": dry_run})
+        done = ask(deployment, verdict.value, body | {"reason": reason, "dryRun": dry_run})
         if done.get("status") == "accepted":
             click.echo("accepted: it is in the log and will be done")
             return
@@ -157,7 +157,7 @@ def _note(done: dict[str, Any], more: str = "") -> None:
         click.echo(f"note: {UNKNOWN[field]}{more}", err=True)
 
 
-def _ask(deployment: Deployment, act: str, body: dict[str, Any]) -> dict[str, Any]:
+def ask(deployment: Deployment, act: str, body: dict[str, Any]) -> dict[str, Any]:
     """Have an act carried out, as a service with the scope admin."""
     from scoreboard.submit import service
 

@@ -44,7 +44,7 @@ MANY = 500
 class Receipt(Struct, frozen=True, rename="camel"):
     """What became of an action: ``accepted`` (on disk, will count or be rejected), or its end state."""
 
-    status: Literal["accepted", "applied", "rejected", "quarantined", "revoked"]
+    status: Literal["accepted", "applied", "rejected", "quarantined", "revoked", "dead"]
     event_id: str
     duplicate: bool = False
     """Was it counted before this request?"""

@@ -9,8 +9,9 @@ _FILES = resources.files(__name__)
 
 
 def statements() -> dict[str, str]:
-    """The named statements of ``queries.sql`` and ``moderation.sql``."""
-    text = "".join((_FILES / name).read_text() for name in ("queries.sql", "moderation.sql"))
+    """The named statements of the files that are no migrations."""
+    names = ("queries.sql", "moderation.sql", "dead_letters.sql")
+    text = "".join((_FILES / name).read_text() for name in names)
     parts = re.split(r"^-- (\w+): .*\n", text, flags=re.MULTILINE)[1:]
     return {name: body.strip().rstrip(";") for name, body in zip(parts[::2], parts[1::2], strict=True)}
 

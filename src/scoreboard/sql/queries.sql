@@ -79,12 +79,12 @@ SET name = excluded.name, hidden = excluded.hidden, banned = excluded.banned, ch
 INSERT INTO commands (command_id, accept_no, kind, user_id, detail, principal, at)
 SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::text[], $7::timestamptz[]);
 
--- insert_dead_letters: set aside what is not what it claims to be
-INSERT INTO dead_letters (accept_no, at, reason, body)
-SELECT * FROM unnest($1::bigint[], $2::timestamptz[], $3::text[], $4::bytea[]) ON CONFLICT DO NOTHING;
-
--- event: one event, whole
-SELECT event_id, user_id, state, reason, points, boards, at, retry_at FROM states WHERE event_id = $1;
+-- event: one event, whole; one that is not in the ledger may be among the dead letters
+SELECT event_id, user_id, state, reason, points, boards, at, retry_at FROM states WHERE event_id = $1
+UNION ALL
+SELECT event_id, user_id, CASE WHEN settled = 'dropped' THEN 'revoked' ELSE 'dead' END, NULL, NULL, NULL, at, NULL
+FROM dead_letters
+WHERE event_id = $1 AND settled IS DISTINCT FROM 'retried' AND NOT EXISTS (SELECT FROM events WHERE event_id = $1);
 
 -- user: what is known of one user; a mark alone makes nobody known
 SELECT w.user_id, u.name, coalesce(u.hidden, false) AS hidden
@@ -110,6 +110,18 @@ SELECT s.user_id, s.score, s.reached, greatest(s.changed, coalesce(u.changed, 0)
        u.name, coalesce(u.hidden, false) AS hidden
 FROM scores s LEFT JOIN users u ON u.user_id = s.user_id
 WHERE s.board = $1 AND s.period = 'all' AND s.standing;
+
+-- rows_after: one board's current rows in order of users, after one of them; also of those without an entry
+SELECT s.user_id, s.score, s.reached, greatest(s.changed, coalesce(u.changed, 0)) AS changed,
+       u.name, coalesce(u.hidden, false) OR NOT s.standing AS hidden
+FROM scores s LEFT JOIN users u ON u.user_id = s.user_id
+WHERE s.board = $1 AND s.period = 'all' AND s.user_id > $2 ORDER BY s.user_id LIMIT $3;
+
+-- rows_of: one board's current rows of these users; also of those without an entry
+SELECT s.user_id, s.score, s.reached, greatest(s.changed, coalesce(u.changed, 0)) AS changed,
+       u.name, coalesce(u.hidden, false) OR NOT s.standing AS hidden
+FROM scores s LEFT JOIN users u ON u.user_id = s.user_id
+WHERE s.board = $1 AND s.period = 'all' AND s.user_id = ANY($2::text[]);
 
 -- count_rows: how many rows a board has
 SELECT count(*) FROM scores WHERE board = $1 AND period = 'all' AND standing;

@@ -1,0 +1,22 @@
+-- Named statements of dead letters; the form is that of queries.sql.
+
+-- insert_dead_letters: set aside what cannot be applied; one letter of each event waits
+INSERT INTO dead_letters (accept_no, at, reason, body, partition, event_id, user_id, tries)
+SELECT * FROM unnest($1::bigint[], $2::timestamptz[], $3::text[], $4::bytea[], $5::integer[], $6::uuid[], $7::text[], $8::integer[])
+ON CONFLICT DO NOTHING;
+
+-- letter: one dead letter, whole
+SELECT accept_no, at, reason, body, partition, event_id, user_id, tries, settled FROM dead_letters WHERE accept_no = $1;
+
+-- letters: those that wait for an operator, or all, oldest first
+SELECT accept_no, at, reason, body, partition, event_id, user_id, tries, settled
+FROM dead_letters WHERE settled IS NULL OR $2 ORDER BY accept_no LIMIT $1;
+
+-- count_letters: how many wait for an operator
+SELECT count(*) FROM dead_letters WHERE settled IS NULL;
+
+-- settle_letter: an operator has decided; nothing is removed
+UPDATE dead_letters SET settled = $2 WHERE accept_no = $1;
+
+-- still_dead: it was tried again, in vain
+UPDATE dead_letters SET tries = tries + 1, reason = $2, settled = NULL WHERE accept_no = $1;
