@@ -109,7 +109,7 @@ async def test_a_trusted_page_may_write_and_read_what_it_is_answered(client: htt
     assert asked.headers["access-control-allow-origin"] == TRUSTED
     assert asked.headers["vary"] == "Origin"
     assert set(asked.headers["access-control-allow-headers"].split(", ")) == {
-        "Authorization", "Content-Type", "Prefer",
+        "Authorization", "Content-Type", "Prefer", "X-Request-Id",
     }  # fmt: skip
     assert "POST" in asked.headers["access-control-allow-methods"]
     assert "access-control-allow-credentials" not in asked.headers

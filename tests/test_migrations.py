@@ -37,6 +37,7 @@ async def test_this_version_goes_on_with_a_newer_schema_and_says_so(
     deploy: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     deployment: Deployment = await deploy()
+    caplog.clear()
     with caplog.at_level(logging.WARNING, "scoreboard.database"):
         async with deployment.running() as client:
             assert (await submit(client, "ann", "point:1")).json()["status"] == "applied"

@@ -185,6 +185,7 @@ async def test_nobody_but_the_worker_tells_a_client_that_it_scored(deployment: D
             (ours.seal_outcomes(lie), 200),  # so the others would have arrived
         ):
             arrived = await intruder.subscribe(subject, max_msgs=1)
+            await intruder.flush()  # only now it is known to listen
             asking = asyncio.create_task(submit(client, "eve", "point:1", wait=1))
             inbox = ours.open((await arrived.next_msg(SECONDS)).data).inbox
             await intruder.publish(inbox, message)
