@@ -39,7 +39,7 @@ bench-fanout: .venv/installed-dev ## what a delivered frame costs, beside others
 bench-latency: .venv/installed-dev ## from an update to every screen (takes a C compiler, some 2 minutes)
 	$(BIN)/python bench/latency.py
 
-torture: .venv/installed-dev ## faults under load and an audit after each (FAULTS=200 SEED=at random, some 20 minutes)
+torture: .venv/installed-dev ## faults under load and an audit after each (FAULTS=200 SEED=at random, some 15 minutes)
 	$(BIN)/python -m torture $(if $(FAULTS),--faults $(FAULTS)) $(if $(SEED),--seed $(SEED))
 
 torture-broken: .venv/installed-dev ## the same with a guarantee broken on purpose, three times: it must be told

@@ -93,21 +93,18 @@ class Load:
         """A new action, or one that was sent before."""
         chance = self._chance
         if self._unanswered and chance.random() < 0.3:
-            found = self._unanswered.popleft()
-        elif self._sent and chance.random() < 0.1:
-            found = chance.choice(self._sent)
-        else:
-            self._number += 1
-            found = f"user-{chance.randrange(USERS):02}", f"{chance.choice(types)}:{self._number}"
-            self._sent.append(found)
-            return found
-        # Its type may be for services alone: then it is the service that sends it again.
-        return found
+            return self._unanswered.popleft()
+        if self._sent and chance.random() < 0.1:
+            return chance.choice(self._sent)
+        self._number += 1
+        new = f"user-{chance.randrange(USERS):02}", f"{chance.choice(types)}:{self._number}"
+        self._sent.append(new)
+        return new
 
     async def _one(
         self, door: str, user: str, action: str, *, wait: bool, own: bool = False
     ) -> dict[str, Any] | None:
-        own = own and action.partition(":")[0] in OWN_TYPES
+        own = own and action.partition(":")[0] in OWN_TYPES  # what is sent again may be a service's
         headers = self._headers(self._token(user) if own else self._key, wait=wait)
         event_id = self._told.send(user, action)
         answer = await self._post(f"{door}/update-score", {"userId": user, "actionId": action}, headers)

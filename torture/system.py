@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import secrets
 import shutil
 import signal
 import socket
@@ -140,7 +139,7 @@ async def running(home: Path, command: Sequence[str], *, disks: bool) -> AsyncIt
     """
     data, file = home / "data", home / "scoreboard.toml"
     file.write_text(CONFIG)
-    secret = _prepared(data)
+    secret = configuration.secret_of(configuration.Environment(), data)  # makes the folder, too
     env = {name: value for name, value in os.environ.items() if not name.startswith("SCOREBOARD_")}
     async with AsyncExitStack() as stack:
         if disks:
@@ -166,15 +165,6 @@ async def running(home: Path, command: Sequence[str], *, disks: bool) -> AsyncIt
                     await role.process.stop(signal.SIGTERM, STOP_SECONDS)
 
 
-def _prepared(data: Path) -> str:
-    """Make the data folder with a secret in it; the secret."""
-    data.mkdir(mode=0o700)
-    secret = secrets.token_hex(32)
-    with os.fdopen(os.open(data / "secret", os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as kept:
-        kept.write(secret)
-    return secret
-
-
 @contextmanager
 def _disks(home: Path) -> Iterator[None]:
     """A small file system for each engine; their logs stay when it goes."""
@@ -184,8 +174,13 @@ def _disks(home: Path) -> Iterator[None]:
             disk.mkdir()
             _must("mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES},mode=0700", "tmpfs", str(disk))
             stack.callback(_must, "umount", str(disk))
-            stack.callback(shutil.copy, disk / "log", home / f"{engine}.log")
+            stack.callback(_keep, disk / "log", home / f"{engine}.log")
         yield
+
+
+def _keep(log: Path, where: Path) -> None:
+    with suppress(FileNotFoundError):  # it did not come so far
+        shutil.copy(log, where)
 
 
 def resize(disk: Path, size: int) -> None:

@@ -88,8 +88,8 @@ class Told:
 
     def frame(self, frame: Frame) -> None:
         """Some screen got this frame: the same epoch and seq must be the same frame for all."""
-        print_ = hash((frame.total, frame.at, frame.top))
-        if self._frames.setdefault((frame.epoch, frame.seq), print_) != print_:
+        content = hash((frame.total, frame.at, frame.top))
+        if self._frames.setdefault((frame.epoch, frame.seq), content) != content:
             self.flaws.append(Flaw("frame", f"{frame.epoch}:{frame.seq} is not the same for all who watch"))
         self.shown.update((line.user_id, line.score) for line in frame.top)
 
