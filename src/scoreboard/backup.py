@@ -26,7 +26,7 @@ from scoreboard.adoption import Read
 from scoreboard.archive import Header, Reader, Table, Writer
 from scoreboard.auth.key_acts import operator
 from scoreboard.database import LOCK_CLASS, MIGRATION_LOCK, STATEMENTS, Database, migrate, translated
-from scoreboard.errors import BadBackup, EngineError
+from scoreboard.errors import BadBackup, BadData, EngineError
 from scoreboard.files import appearing
 from scoreboard.model import text_of_time
 from scoreboard.progress import bar
@@ -205,7 +205,7 @@ async def _restore_table(
             done = await connection.copy_to_table(
                 table.name, source=source(), columns=table.columns, timeout=COPY_SECONDS
             )
-    except asyncpg.PostgresError as error:
+    except (BadData, asyncpg.PostgresError) as error:
         raise damage or BadBackup(f"The table {table.name} of the backup does not fit: {error}") from error
     if damage is not None:
         raise damage
