@@ -69,16 +69,15 @@ def main() -> int:
         )
     )
     print(*report.lines(), f"{time.monotonic() - began:.0f} s", sep="\n")
+    good = bool(report.suffered) and not report.broken
     if arguments.guarantee:
-        told = bool(report.broken - {"healing"})
-        print(f"{arguments.guarantee} was broken on purpose, and {'this is told' if told else 'NOBODY TOLD'}")
+        good = bool(report.broken - {"healing"})
+        print(f"{arguments.guarantee} was broken on purpose, and {'this is told' if good else 'NOBODY TOLD'}")
+    if good:
         shutil.rmtree(home)
-        return 0 if told else 1
-    if report.suffered and not report.broken:
-        shutil.rmtree(home)
-        return 0
-    print(f"what is left of it: {home}")
-    return 1
+    else:
+        print(f"what is left of it: {home}")
+    return 0 if good else 1
 
 
 def _may_mount() -> bool:
