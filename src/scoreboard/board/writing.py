@@ -139,9 +139,8 @@ class Board(Reader):
             (answer,) = await self._server.run(self._server.rebuild, [call])
             return bool(answer)
 
-        async def load(part: Sequence[Row]) -> None:
+        async def load(arguments: Sequence[str]) -> None:
             nonlocal loaded
-            arguments = form.arguments(part)
             try:
                 done = await step("load", loaded, LEASE_MILLISECONDS, *arguments)
             except BoardUnavailable:
@@ -155,19 +154,20 @@ class Board(Reader):
         try:
             if not await step("begin", self.database, LEASE_MILLISECONDS, *positions):
                 return None
-            chunk: Sequence[Row] | None = ()
-            while chunk is not None:
-                # The next rows are read while these are written: a core for us, another for the server.
+            parts: list[_Part] | None = []
+            while parts is not None:
+                # The next rows are read and prepared while these are written: a core for us, another for the
+                # server.
                 async with asyncio.TaskGroup() as both:
                     reading = both.create_task(_next(rows))
-                    for part in form.chunks(chunk, CHUNK_ROWS):
-                        await load(part)
-                        count += len(part)
+                    for size, arguments in parts:
+                        await load(arguments)
+                        count += size
                         if progress is not None:
                             progress(count)
                     while not (await asyncio.wait([reading], timeout=RENEW_SECONDS))[0]:
                         await load(())  # the database sorts, or is slow: the lease is renewed
-                chunk = reading.result()
+                parts = reading.result()
             if not await step("swap", loaded, _epoch(), _now(), spec.top, spec.channel):
                 raise BoardBehind
         except BaseException as error:
@@ -232,8 +232,15 @@ class Board(Reader):
         )
 
 
-async def _next(rows: AsyncIterator[Sequence[Row]]) -> Sequence[Row] | None:
-    return await anext(rows, None)
+_Part = tuple[int, list[str]]
+"""How many rows, and the same as the script takes them."""
+
+
+async def _next(rows: AsyncIterator[Sequence[Row]]) -> list[_Part] | None:
+    chunk = await anext(rows, None)
+    if chunk is None:
+        return None
+    return [(len(part), form.arguments(part)) for part in form.chunks(chunk, CHUNK_ROWS)]
 
 
 def _ranks(batch: Batch, answer: Any) -> Ranks | BoardUnavailable:
