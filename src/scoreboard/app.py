@@ -424,8 +424,8 @@ def run_role(role: str, settings: Settings, sock: socket.socket | None = None, u
         with contextlib.suppress(asyncio.CancelledError):
             await playing
 
-    # What has been imported stays: it need not be looked through for garbage again and again. The rest need not
-    # be at each 700 new objects either: nearly all of them end with their request.
+    # What has been imported stays: it need not be looked through for garbage again and again. The rest need
+    # not be at each 700 new objects either: nearly all of them end with their request.
     gc.freeze()
     gc.set_threshold(GARBAGE_OBJECTS)
     try:
