@@ -41,7 +41,7 @@ def arm(point: str) -> None:
     calls = itertools.count()
 
     async def crash(*args: Any, **kwargs: Any) -> Any:
-        now = next(calls) >= before
+        now = next(calls) == before
         done = None if now and not after else await step(*args, **kwargs)
         if now:
             os.kill(os.getpid(), signal.SIGKILL)
