@@ -33,6 +33,14 @@ ARGUMENTS = [
     "--disable-sync",
     "--disable-quic",
 ]
+# All that moves: a document's own list leaves out what is in its elements' shadow trees.
+ANIMATIONS = """() => {
+  const of = (root) => [
+    ...root.getAnimations(),
+    ...[...root.querySelectorAll("*")].flatMap(({shadowRoot}) => (shadowRoot ? of(shadowRoot) : [])),
+  ];
+  return of(document);
+}"""
 WATCHMAN = """
 window.violations = [];
 document.addEventListener("securitypolicyviolation", (event) => window.violations.push(
@@ -176,8 +184,14 @@ async def visit(browser: Browser) -> AsyncIterator[Open]:
 async def at_rest(page: Page) -> None:
     """Wait until nothing that ends by itself moves any more."""
     await page.wait_for_function(
-        "() => document.getAnimations().every(({effect}) => effect.getTiming().iterations === Infinity)"
+        f"() => ({ANIMATIONS})().every(({{effect}}) => effect.getTiming().iterations === Infinity)"
     )
+
+
+async def moving(page: Page) -> int:
+    """How many animations run or wait."""
+    count: int = await page.evaluate(f"({ANIMATIONS})().length")
+    return count
 
 
 async def low_contrast(page: Page) -> list[str]:

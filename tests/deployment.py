@@ -6,6 +6,7 @@ import asyncio
 import copy
 import secrets
 import socket
+import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -14,6 +15,7 @@ from urllib.parse import urlsplit, urlunsplit
 import asyncpg
 import httpx
 import msgspec
+import pytest
 from websockets.asyncio.client import ClientConnection, connect
 
 from scoreboard.app import Settings, serve, work
@@ -154,7 +156,8 @@ def watching(client: httpx.AsyncClient, board: str = "main", query: str = "") ->
 
 async def frame(socket: ClientConnection) -> dict[str, Any]:
     """The next frame."""
-    found: dict[str, Any] = msgspec.json.decode(await asyncio.wait_for(socket.recv(), SECONDS))
+    async with asyncio.timeout(SECONDS):
+        found: dict[str, Any] = msgspec.json.decode(await socket.recv())
     return found
 
 
@@ -206,7 +209,10 @@ async def _running(role: Callable[[asyncio.Event], Any]) -> AsyncIterator[None]:
             yield
         finally:
             stop.set()
-            await asyncio.wait([task], timeout=SECONDS)
+            if not (await asyncio.wait([task], timeout=SECONDS))[0]:
+                for one in asyncio.all_tasks():
+                    one.print_stack(file=sys.stderr)
+                pytest.fail("A role does not end.")
 
 
 def _with_path(url: str, name: str) -> str:

@@ -8,6 +8,7 @@ import signal
 import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from plain_board import (
     told,
     until,
 )
-from scoreboard.board import Batch, Board, BoardBehind, writing
+from scoreboard.board import Batch, Board, BoardBehind, watching, writing
 from scoreboard.errors import BoardUnavailable
 from scoreboard.model import Row
 
@@ -340,17 +341,23 @@ async def test_all_keys_of_a_board_lie_in_one_slot_of_a_cluster(tmp_path: Path) 
             assert await board.around(NAME, "b") is not None
 
 
-async def test_a_cancellation_is_never_swallowed(tmp_path: Path) -> None:
+async def test_a_cancellation_is_never_swallowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watching, "CHECK_SECONDS", 0)  # who listens asks all the time whether it is heard
     async with running(tmp_path) as server, board_on(server) as board:
 
         async def ask() -> None:
             while True:
                 await board.changes([NAME])
 
-        for turns in range(60):  # the moment that matters is one turn of the loop long
-            task = asyncio.create_task(ask())
-            for _ in range(turns):
-                await asyncio.sleep(0)
-            task.cancel()
-            done, _ = await asyncio.wait([task], timeout=SECONDS)
-            assert done
+        async def listen() -> None:
+            async with aclosing(board.touched([NAME])) as touched:
+                await anext(touched)
+
+        for role in (ask, listen):
+            for turns in range(100):  # the moment that matters is one turn of the loop long
+                task = asyncio.create_task(role())
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                task.cancel()
+                done, _ = await asyncio.wait([task], timeout=SECONDS)
+                assert done, (role, turns)

@@ -23,7 +23,7 @@ import msgspec
 import pytest
 from playwright.async_api import Locator, Page, Request, Route, expect
 
-from browsing import Open, Wire, at_rest, low_contrast
+from browsing import Open, Wire, at_rest, low_contrast, moving
 from deployment import Deployment
 from scoreboard.config import Config
 from scoreboard.engines import Urls
@@ -524,7 +524,7 @@ async def test_nothing_moves_for_those_who_want_it_still(system: System, visit: 
     await expect(row(page, mover).locator(".mark")).to_contain_text("up")
     assert await order(page, rival, mover) == [mover, rival]
     assert await page.evaluate("window.animations") == 0
-    assert await page.evaluate("document.getAnimations().length") == 0
+    assert await moving(page) == 0
 
 
 @pytest.mark.parametrize("scheme", ["dark", "light"])

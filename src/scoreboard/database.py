@@ -321,6 +321,7 @@ def hash_of_key(key: str) -> bytes:
 async def closed(connection: asyncpg.Connection[asyncpg.Record]) -> None:
     """Close a connection; at once if the server no longer listens."""
     try:
-        await asyncio.wait_for(connection.close(), timeout=1)
+        async with asyncio.timeout(1):
+            await connection.close()
     except (OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.PostgresError):
         connection.terminate()

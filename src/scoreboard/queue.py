@@ -281,7 +281,7 @@ class Queue:
     async def _there(self) -> None:
         """Raises ``Unavailable`` unless the server answers at once; what it does besides may take longer."""
         with _translated():
-            await asyncio.wait_for(self._client.flush(), GONE_SECONDS)
+            await self._client.flush(GONE_SECONDS)  # type: ignore[arg-type]  # a fraction is fine
 
     async def syncs(self) -> bool | None:
         """Is a message on disk before its publish is answered? ``None``: the server does not tell us.
@@ -373,7 +373,7 @@ class Queue:
                 subject = f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{consumer}"
                 await self._client.publish(subject, ask, reply=inbox)
                 owed = READ_AHEAD
-            async with asyncio.timeout(3 * BEAT_SECONDS):  # wait_for may lose a cancellation (Python 3.11)
+            async with asyncio.timeout(3 * BEAT_SECONDS):
                 arrived = [await messages.get()]
             while not messages.empty():
                 arrived.append(messages.get_nowait())

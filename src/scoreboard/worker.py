@@ -139,7 +139,7 @@ class Worker:
     ) -> None:
         while True:
             try:
-                async with asyncio.timeout(PULSE_SECONDS):  # wait_for may lose a cancellation (Python 3.11)
+                async with asyncio.timeout(PULSE_SECONDS):
                     messages = await arrived.get()
             except TimeoutError:
                 with translated():

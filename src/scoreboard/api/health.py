@@ -63,7 +63,8 @@ class EngineStates:
     @staticmethod
     async def _ask(question: Awaitable[Any]) -> str:
         try:
-            answer = await asyncio.wait_for(question, ASK_SECONDS)
+            async with asyncio.timeout(ASK_SECONDS):
+                answer = await question
         except (Unavailable, TimeoutError):
             return "away"
         return answer if isinstance(answer, str) else "ok"

@@ -119,6 +119,7 @@ class Server:
         with translated():
             async with self._redis.pubsub(ignore_subscribe_messages=True) as subscription:
                 await subscription.subscribe(*channels)
+                heed_cancellation()
                 yield subscription
 
     async def close(self) -> None:

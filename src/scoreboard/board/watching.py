@@ -15,7 +15,7 @@ from contextlib import aclosing
 
 from scoreboard.board import form
 from scoreboard.board.server import Server
-from scoreboard.errors import BoardUnavailable
+from scoreboard.errors import BoardUnavailable, heed_cancellation
 from scoreboard.model import Frame
 
 logger = logging.getLogger(__name__)
@@ -135,3 +135,4 @@ async def touched(server: Server, specs: Sequence[form.Spec]) -> AsyncGenerator[
                 raise BoardUnavailable
             elif now - heard >= CHECK_SECONDS:
                 await subscription.ping()
+                heed_cancellation()

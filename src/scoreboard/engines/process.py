@@ -96,7 +96,8 @@ class Process:
         """Asks it to end and waits; after ``deadline`` seconds it is killed, and the answer is ``False``."""
         self.send(number)
         try:
-            await asyncio.wait_for(self.wait(), deadline)
+            async with asyncio.timeout(deadline):
+                await self.wait()
         except TimeoutError:
             self.send(signal.SIGKILL)
             await self.wait()

@@ -138,7 +138,8 @@ class Hubs:
         if self.connections or self._closing:
             self._empty.clear()
             try:
-                await asyncio.wait_for(self._empty.wait(), deadline)
+                async with asyncio.timeout(deadline):
+                    await self._empty.wait()
             except TimeoutError:
                 _log.info("%d clients did not leave in time", self.connections)
         self.close()
