@@ -577,6 +577,7 @@ async def test_a_visitor_takes_part_with_the_keyboard(demo: str, visit: Open) ->
     page = await visit(demo)
     await page.bring_to_front()  # a page behind another has no focus to give
     name = page.get_by_label("Your name on the board")
+    await expect(name).to_be_visible()  # what is hidden takes no focus, and nobody says so
     await name.focus()
     await page.keyboard.type("Zoë <the> Visitor")
     await page.keyboard.press("Tab")
