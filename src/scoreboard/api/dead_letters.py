@@ -15,10 +15,11 @@ from msgspec import Meta, Struct
 
 from scoreboard import dead_letters
 from scoreboard.api.acts import admin, carried_out, check_reason
+from scoreboard.api.connection import BODY_BYTES
 from scoreboard.api.forms import Reason
 from scoreboard.api.responses import WHO, WRITE, problems
 from scoreboard.api.services import Services
-from scoreboard.api.update_score import BODY_BYTES, parse_strictly, read_body
+from scoreboard.api.update_score import parse_strictly, read_body
 from scoreboard.dead_letters import Letter
 from scoreboard.envelope import NotOurs
 from scoreboard.errors import Problem

@@ -10,9 +10,10 @@ from litestar import Request, Response, post
 from litestar.handlers import HTTPRouteHandler
 from msgspec import Struct
 
+from scoreboard.api.connection import BODY_BYTES
 from scoreboard.api.responses import WRITE, problems
 from scoreboard.api.services import Services
-from scoreboard.api.update_score import BODY_BYTES, read_body
+from scoreboard.api.update_score import read_body
 from scoreboard.api.updates import parse_profile
 from scoreboard.auth.tokens import local_token
 from scoreboard.errors import Problem

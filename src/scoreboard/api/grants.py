@@ -13,10 +13,11 @@ from litestar import Request, Response, post
 from litestar.handlers import HTTPRouteHandler
 from msgspec import Meta, Struct
 
+from scoreboard.api.connection import BODY_BYTES
 from scoreboard.api.forms import Duration, Type, UserId
 from scoreboard.api.responses import WHO, WRITE, problems
 from scoreboard.api.services import Services
-from scoreboard.api.update_score import BODY_BYTES, parse_strictly, read_body
+from scoreboard.api.update_score import parse_strictly, read_body
 from scoreboard.auth.grants import DEFAULT_SECONDS, LIFETIME_SECONDS, new_grant
 from scoreboard.auth.policy import insufficient
 from scoreboard.errors import Problem

@@ -27,10 +27,11 @@ from scoreboard import history
 from scoreboard.amending import Trial
 from scoreboard.api.acts import admin, carried_out, check_reason
 from scoreboard.api.boards import user_in_path
+from scoreboard.api.connection import BODY_BYTES
 from scoreboard.api.forms import Issuer, KeyId, Reason, UserId
 from scoreboard.api.responses import WHO, WRITE, problems
 from scoreboard.api.services import Services
-from scoreboard.api.update_score import BODY_BYTES, parse_strictly, read_body
+from scoreboard.api.update_score import parse_strictly, read_body
 from scoreboard.auth.policy import insufficient
 from scoreboard.errors import DatabaseUnavailable, Problem
 from scoreboard.history import Act, Held, History

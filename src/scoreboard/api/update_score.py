@@ -5,16 +5,19 @@ In comes a request; out goes 202 once its update is synced to disk in the queue,
 must never answer 202 for what is not on disk, and never take points from a request.
 
 ``UpdateScore`` is a bare ASGI application for the one route: the framework around a handler costs more than
-all the work in it. The documented handlers in ``routes.py`` call the same ``submit``.
+all the work in it. Most requests do not even get that far: ``straight`` answers them on the connection
+(connection.py). The documented handlers in ``updates.py`` call the same ``submit``.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import json
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+from functools import partial
 from typing import Annotated, Any, TypeVar
 
 import msgspec
@@ -22,6 +25,7 @@ from asyncpg.pgproto.pgproto import UUID
 from msgspec import Meta, Struct
 
 from scoreboard import metrics
+from scoreboard.api.connection import BODY_BYTES, Request, answer_of, head_of
 from scoreboard.api.forms import ActionId, UserId
 from scoreboard.api.outcomes import Outcomes
 from scoreboard.api.problems import MEDIA_TYPE, headers_of, problem_of
@@ -32,7 +36,6 @@ from scoreboard.errors import Problem
 from scoreboard.group_commit import GroupCommit
 from scoreboard.model import Principal, Scope, Update
 
-BODY_BYTES = 4 * 1024
 BATCH_BYTES = 2 * 1024 * 1024
 BATCH_UPDATES = 1_000
 WAIT_SECONDS = 10.0  # the longest that Prefer: wait is honoured
@@ -62,6 +65,7 @@ class Answer(Struct, frozen=True):
 _submission = msgspec.json.Decoder(Submission)
 _submissions = msgspec.json.Decoder(list[Submission])
 _encode = msgspec.json.Encoder().encode
+_ACCEPTED = metrics.REQUESTS.labels("accepted")
 
 
 class UpdateScore:
@@ -90,6 +94,49 @@ class UpdateScore:
         metrics.REQUESTS.labels(answer.body.status).inc()
         extra = [(b"preference-applied", b"wait=%d" % wait)] if wait and answer.status == 200 else []
         await respond(send, answer.status, answer.body, b"application/json", extra)
+
+    def straight(self, request: Request) -> bool:
+        """Answer a request if all that decides on it is known here; ``False``: it has to be asked for.
+
+        The decisions are those of ``__call__``, in the same order.
+        """
+        given = request.headers
+        authorization = given.get(b"authorization")
+        if authorization is None or given.get(b"content-type") != b"application/json":
+            return False
+        try:
+            submission = parse(request.body)
+            if ":" not in submission.action_id:
+                return False  # a grant: whose key signed it may have to be asked for
+            principal = self._auth.at_once(authorization, request.peer, given.get(b"x-forwarded-for"))
+            if principal is None:
+                return False
+            update = self._policy.decide(principal, submission.user_id, submission.action_id)
+        except Exception as error:
+            self._refuse(request, error)
+            return True
+        told = partial(self._entered, request, update)
+        try:
+            self._commit.enter(update, told)
+        except Exception as error:
+            told(error)
+        return True
+
+    def _entered(self, request: Request, update: Update, error: Exception | None) -> None:
+        event_id = str(UUID(update.event_id))
+        if error is not None:
+            self._refuse(request, error, event_id)
+            return
+        self._outcomes.remember(update.event_id, update.user)
+        _ACCEPTED.inc()
+        request.answer(_HEAD, _encode(Accepted("accepted", event_id)))
+
+    @staticmethod
+    def _refuse(request: Request, error: Exception, event_id: str | None = None) -> None:
+        # A context of its own: a fault of ours gives its log line the id that the client is told.
+        problem = contextvars.copy_context().run(problem_of, error, event_id)
+        metrics.REQUESTS.labels(problem.code).inc()
+        request.answer(*answer_of(problem))
 
     async def submit(self, principal: Principal, submission: Submission, wait: float = 0) -> Answer:
         """Decide on one update and have it accepted.
@@ -161,6 +208,15 @@ class Accepted(Struct, frozen=True, rename="camel"):
 
     status: str
     event_id: str
+
+
+_HEAD = head_of(
+    202,
+    [
+        ("content-type", "application/json"),
+        ("content-length", str(len(_encode(Accepted("accepted", str(UUID(bytes(16)))))))),
+    ],
+)
 
 
 def parse(body: bytes) -> Submission:

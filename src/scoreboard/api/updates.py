@@ -20,12 +20,12 @@ from litestar.params import FromPath, HeaderParameter
 from msgspec import Meta, Struct
 
 from scoreboard.api.boards import user_in_path
+from scoreboard.api.connection import BODY_BYTES
 from scoreboard.api.forms import Name
 from scoreboard.api.responses import WHO, WRITE, problems
 from scoreboard.api.services import Services
 from scoreboard.api.update_score import (
     BATCH_BYTES,
-    BODY_BYTES,
     Accepted,
     applied,
     parse,
