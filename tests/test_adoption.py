@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,8 +12,8 @@ import nats
 import pytest
 from nats.js import JetStreamContext
 
-from deployment import Deployment, submit
-from processes import run, settings_of
+from deployment import SECONDS, Deployment, free_port, submit
+from processes import assert_one_error, run, settings_of, started
 from scoreboard import adoption, config
 from scoreboard.app import ensure_log
 from scoreboard.database import Database, connect
@@ -86,6 +87,27 @@ async def test_a_new_log_is_adopted_and_the_numbering_goes_on(deployment: Deploy
     _, told, _ = await run("audit", cwd=tmp_path, settings=settings)
     assert "adopt  log" in told.splitlines()[0]
     assert "disk died The database has been reading the log" in told
+
+
+async def test_roles_end_for_good_on_a_log_that_is_not_the_databases(
+    deployment: Deployment, tmp_path: Path
+) -> None:
+    settings, port = settings_of(deployment), str(free_port())
+    async with (
+        deployment.serving() as client,
+        started("worker", "--port", port, cwd=tmp_path, settings=settings) as worker,
+    ):
+        await audit(deployment, await accept(client, 0, 10))
+        async with jetstream(deployment) as log:
+            await log.delete_stream(deployment.name)
+        assert await asyncio.wait_for(worker.process.wait(), SECONDS) == 78, "while it runs"
+    last = (tmp_path / "worker.log").read_text().splitlines()[-1]
+    assert last.startswith("scoreboard: The log ")
+    assert "is no longer there. Nothing is skipped by itself: `scoreboard adopt --dry-run` says" in last
+    for role in ("api", "worker"):
+        status, _, err = await run(role, "--port", port, cwd=tmp_path, settings=settings)
+        assert (status, "the queue holds none" in err) == (78, True), err
+        assert_one_error(err)
 
 
 async def test_what_another_log_holds_counts_once(deployment: Deployment) -> None:

@@ -31,7 +31,9 @@ class Read(Struct, frozen=True):
     partition: int
     stream: str
     last: int
+    """All messages of the partition up to this number are applied; it may be another partition's message."""
     last_at: datetime
+    """When the last message of the partition itself was accepted."""
 
 
 class Plan(Struct, frozen=True):
@@ -52,7 +54,7 @@ def flaw(read: Sequence[Read], state: State | None) -> str | None:
         return None
     last, first = max(read, key=lambda one: one.last), min(read, key=lambda one: one.last)
     so_far = f"The database has been reading the log {last.stream}, up to message {last.last}"
-    so_far += f" (accepted {text_of_time(last.last_at)})"
+    so_far += f" (accepted {text_of_time(max(one.last_at for one in read))})"
     if state is None:
         return f"{so_far}; the queue holds no log."
     if state.identity != last.stream:
@@ -64,8 +66,9 @@ def flaw(read: Sequence[Read], state: State | None) -> str | None:
         )
     if state.first > first.last + 1:
         return (
-            f"The log begins at message {state.first}, but only {first.last} has been applied (accepted"
-            f" {text_of_time(first.last_at)}): what lies between is gone."
+            f"The log begins at message {state.first}, but partition {first.partition} has been applied up to"
+            f" {first.last} only (its last one accepted {text_of_time(first.last_at)}): what lies between is"
+            " gone."
         )
     return None
 

@@ -1,8 +1,8 @@
 """The wiring: which stages one process runs, and how they are put together. The only such place.
 
 ``python -m scoreboard.app ROLE`` runs one role in the foreground until SIGTERM, then drains and exits 0; the
-supervisor starts its children this way. A configuration that is wrong exits with 78 (``EX_CONFIG``): starting
-again would not help.
+supervisor starts its children this way. It exits with 78 (``EX_CONFIG``) if starting again would not help:
+the configuration is wrong, or the log or the database is not one that it may go on with.
 """
 
 from __future__ import annotations
@@ -65,9 +65,9 @@ from scoreboard.durability import gate
 from scoreboard.envelope import Sealer
 from scoreboard.errors import (
     EX_CONFIG,
+    HOPELESS,
     ConfigurationError,
     LogMismatch,
-    SchemaTooNew,
     ScoreboardError,
     first_of,
 )
@@ -465,7 +465,7 @@ def main() -> None:
         settings = Settings(config=config, environment=outer, demo=arguments.demo)
         sock = None if arguments.fd is None else socket.socket(fileno=arguments.fd)
         run_role(arguments.role, settings, sock, arguments.url)
-    except (ConfigurationError, LogMismatch, SchemaTooNew) as error:
+    except HOPELESS as error:
         logger.critical("%s", error)
         sys.exit(EX_CONFIG)
     except ScoreboardError as error:
