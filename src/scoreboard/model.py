@@ -111,11 +111,11 @@ def event_id_of_grant(issuer: str, grant_id: str) -> UUID:
 
 
 def _uuid8(*parts: str) -> UUID:
-    digest = hashlib.sha256()
+    pieces = []
     for part in parts:
         data = part.encode()
-        digest.update(len(data).to_bytes(4, "big") + data)
-    number = bytearray(digest.digest()[:16])
+        pieces += (len(data).to_bytes(4, "big"), data)
+    number = bytearray(hashlib.sha256(b"".join(pieces)).digest()[:16])
     number[6] = number[6] & 0x0F | 0x80  # the version
     number[8] = number[8] & 0x3F | 0x80  # the variant
     return UUID(bytes(number))

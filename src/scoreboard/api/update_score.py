@@ -16,7 +16,7 @@ import contextlib
 import contextvars
 import json
 import re
-from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping, Sequence
 from functools import partial
 from typing import Annotated, Any, TypeVar
 
@@ -86,8 +86,7 @@ class UpdateScore:
                 wait = wait_of([v.decode("latin-1") for k, v in scope["headers"] if k == b"prefer"])
             answer = await self.submit(principal, submission, wait)
         except Exception as error:
-            problem = problem_of(error)
-            metrics.REQUESTS.labels(problem.code).inc()
+            problem = _refused(error)
             extra = [(k.encode(), v.encode()) for k, v in headers_of(problem).items()]
             await respond(send, problem.status, problem.body(), MEDIA_TYPE.encode(), extra)
             return
@@ -113,30 +112,29 @@ class UpdateScore:
                 return False
             update = self._policy.decide(principal, submission.user_id, submission.action_id)
         except Exception as error:
-            self._refuse(request, error)
-            return True
-        told = partial(self._entered, request, update)
+            _answer(request, _refused(error))
+        else:
+            self._enter(update, partial(_answer, request))
+        return True
+
+    def _enter(self, update: Update, answer: Callable[[Accepted | Problem], None]) -> None:
+        """Have an update accepted; ``answer`` is called with what is to be said, now or later."""
+        told = partial(self._entered, update, answer)
         try:
             self._commit.enter(update, told)
         except Exception as error:
             told(error)
-        return True
 
-    def _entered(self, request: Request, update: Update, error: Exception | None) -> None:
+    def _entered(
+        self, update: Update, answer: Callable[[Accepted | Problem], None], error: Exception | None
+    ) -> None:
         event_id = str(UUID(update.event_id))
         if error is not None:
-            self._refuse(request, error, event_id)
+            answer(_refused(error, event_id))
             return
         self._outcomes.remember(update.event_id, update.user)
         _ACCEPTED.inc()
-        request.answer(_HEAD, _encode(Accepted("accepted", event_id)))
-
-    @staticmethod
-    def _refuse(request: Request, error: Exception, event_id: str | None = None) -> None:
-        # A context of its own: a fault of ours gives its log line the id that the client is told.
-        problem = contextvars.copy_context().run(problem_of, error, event_id)
-        metrics.REQUESTS.labels(problem.code).inc()
-        request.answer(*answer_of(problem))
+        answer(Accepted("accepted", event_id))
 
     async def submit(self, principal: Principal, submission: Submission, wait: float = 0) -> Answer:
         """Decide on one update and have it accepted.
@@ -180,7 +178,7 @@ class UpdateScore:
         self._outcomes.remember(update.event_id, update.user)
 
     async def submit_all(
-        self, principal: Principal, submissions: Iterable[Submission], wait: float = 0
+        self, principal: Principal, submissions: Sequence[Submission], wait: float = 0
     ) -> list[Any]:
         """What each of many updates would have been answered alone, in their order.
 
@@ -190,17 +188,29 @@ class UpdateScore:
         if principal.kind != "service" or Scope.SCORE_WRITE not in principal.scopes:
             raise insufficient(Scope.SCORE_WRITE)
 
-        async def one(submission: Submission) -> Any:
+        async def ask(place: int, submission: Submission) -> None:
             try:
                 answer = await self.submit(principal, submission, wait)
             except Exception as error:
-                problem = problem_of(error)
-                metrics.REQUESTS.labels(problem.code).inc()
-                return problem.body()
-            metrics.REQUESTS.labels(answer.body.status).inc()
-            return answer.body
+                answers.put(place, _refused(error))
+            else:
+                metrics.REQUESTS.labels(answer.body.status).inc()
+                answers.put(place, answer.body)
 
-        return await asyncio.gather(*(one(submission) for submission in submissions))
+        answers = _Answers(len(submissions))
+        async with asyncio.TaskGroup() as tasks:
+            for place, submission in enumerate(submissions):
+                user_id, action_id = submission.user_id, submission.action_id
+                if wait or ":" not in action_id:  # its outcome, or a grant's key, may have to be waited for
+                    tasks.create_task(ask(place, submission))
+                    continue
+                try:
+                    update = self._policy.decide(principal, user_id, action_id)
+                except Exception as error:
+                    answers.put(place, _refused(error))
+                else:
+                    self._enter(update, partial(answers.put, place))
+            return await answers.all
 
 
 class Accepted(Struct, frozen=True, rename="camel"):
@@ -208,6 +218,38 @@ class Accepted(Struct, frozen=True, rename="camel"):
 
     status: str
     event_id: str
+
+
+class _Answers:
+    """What is to be said of each of many updates, in their order."""
+
+    def __init__(self, count: int) -> None:
+        self._bodies: list[Any] = [None] * count
+        self._left = count
+        self.all: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
+        if not count:
+            self.all.set_result([])
+
+    def put(self, place: int, answer: Any) -> None:
+        """Of one there is an answer, or a problem."""
+        self._bodies[place] = answer.body() if isinstance(answer, Problem) else answer
+        self._left -= 1
+        if not self._left and not self.all.done():
+            self.all.set_result(self._bodies)
+
+
+def _answer(request: Request, what: Accepted | Problem) -> None:
+    if isinstance(what, Problem):
+        request.answer(*answer_of(what))
+    else:
+        request.answer(_HEAD, _encode(what))
+
+
+def _refused(error: Exception, event_id: str | None = None) -> Problem:
+    # In a context of its own: a fault of ours gives its log line the id that the client is told.
+    problem = contextvars.copy_context().run(problem_of, error, event_id)
+    metrics.REQUESTS.labels(problem.code).inc()
+    return problem
 
 
 _HEAD = head_of(
