@@ -11,13 +11,13 @@ import nats
 import pytest
 from nats.js import JetStreamContext
 
-from deployment import Deployment, submit
+from deployment import Deployment, bearer, submit
 from processes import run, settings_of
 from scoreboard import adoption, config
 from scoreboard.app import ensure_log
 from scoreboard.database import Database, connect
 from scoreboard.errors import EngineError, LogMismatch, Unavailable
-from scoreboard.model import PLACES
+from scoreboard.model import PLACES, Scope, event_id_of_action
 from scoreboard.queue import Queue, State
 from test_worker import accept, audit
 
@@ -285,6 +285,20 @@ async def test_a_partition_that_is_ahead_stays_there(deployment: Deployment) -> 
     assert await cursors(changed) == {0: ahead, 1: ahead - 2}
     async with changed.running():
         await audit(changed, accepted)
+
+
+async def test_what_was_restored_stays_so_when_partitions_change(deployment: Deployment) -> None:
+    three, one = divided(deployment, 3), divided(deployment, 1)
+    admin = bearer(await deployment.make_key(Scope.ADMIN))
+    to_come = {"eventId": str(event_id_of_action("ann", "point:1"))}
+    async with three.running() as client:
+        assert (await client.post("/admin/revoke", json=to_come, headers=admin)).status_code == 200
+    await adopt(one)
+    async with one.running() as client:
+        assert (await client.post("/admin/restore", json=to_come, headers=admin)).status_code == 200
+    await adopt(three)
+    async with three.running() as client:
+        assert (await submit(client, "ann", "point:1")).json()["status"] == "applied"
 
 
 async def test_a_restore_without_the_log_says_what_is_lost(deployment: Deployment, tmp_path: Path) -> None:

@@ -197,6 +197,7 @@ async def adopt(database: Database, queue: Queue, config: Config, planned: Plan,
         if read:
             await connection.execute("UPDATE cursor SET last_at = $1", max(one.last_at for one in read))
         await connection.execute(STATEMENTS["replant"], planned.partitions)
+        await connection.execute(STATEMENTS["unplant_others"], planned.partitions)
         await connection.execute(
             STATEMENTS["insert_audit"],
             *(uuid4(), None, f"os:{operator()}", "adopt", f"log {state.identity}"),
