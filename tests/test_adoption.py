@@ -17,7 +17,7 @@ from scoreboard import adoption, config
 from scoreboard.app import ensure_log
 from scoreboard.database import Database, connect
 from scoreboard.errors import EngineError, LogMismatch, Unavailable
-from scoreboard.model import PLACES, Scope, event_id_of_action
+from scoreboard.model import PLACES, Row, Scope, event_id_of_action
 from scoreboard.queue import Queue, State
 from test_worker import accept, audit
 
@@ -183,7 +183,9 @@ async def test_a_log_that_lost_its_beginning_says_how_much(deployment: Deploymen
         await audit(deployment, accepted)
 
 
-async def test_partitions_change_once_all_is_applied(deployment: Deployment) -> None:
+async def test_partitions_change_once_all_is_applied(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with deployment.serving() as client:
         async with deployment.working():
             accepted = await accept(client, 0, 200)
@@ -204,6 +206,13 @@ async def test_partitions_change_once_all_is_applied(deployment: Deployment) -> 
         state = await queue.state()
         assert (state.partitions, state.first) == (3, state.last + 1)
     before = await highest(deployment)
+    changed_rows, since = Database.changed_rows, []
+
+    async def told(database: Database, board: str, after: int) -> list[Row]:
+        since.append(after)
+        return await changed_rows(database, board, after)
+
+    monkeypatch.setattr(Database, "changed_rows", told)
     async with changed.running() as client:
         accepted += await accept(client, 150, 300)  # some once more, through other partitions
         await audit(deployment, accepted)
@@ -212,6 +221,7 @@ async def test_partitions_change_once_all_is_applied(deployment: Deployment) -> 
         assert len({row[0] for row in last}) == 3
 
     assert await highest(deployment) > before
+    assert all(after >= before for after in since), "no board was read whole, into memory"
 
 
 async def test_what_no_worker_has_read_is_never_dropped(deployment: Deployment) -> None:
