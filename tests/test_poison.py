@@ -228,6 +228,42 @@ async def test_a_dropped_event_is_revoked_for_good_unless_it_is_tried_again(depl
     assert await differences(deployment) == []
 
 
+async def test_a_dead_command_is_tried_again_whatever_it_is(deployment: Deployment) -> None:
+    admin = bearer(await deployment.make_key(Scope.ADMIN))
+    kinds = ["rename", "hide", "revoke", "drop dead"]
+    async with deployment.running() as client, deployment.database() as connection:
+
+        async def act(what: str, **body: object) -> Any:
+            return (await client.post(f"/admin/{what}", json=body, headers=admin)).json()
+
+        for user in ("ann", "bob", "cid"):
+            await submit(client, user, "point:1")
+        async with refusing(deployment, "eve"):
+            await submit(client, "eve", "point:1")
+        (event_of_eve,) = await letters(deployment)
+        await connection.execute(
+            "ALTER TABLE commands ADD CONSTRAINT c"
+            " CHECK (kind NOT IN ('rename', 'hide', 'revoke', 'drop dead')) NOT VALID"
+        )
+        await publish(deployment, [[Rename(b"r" * 16, "ann", "Ann", "key:k")]])
+        await act("hide", userId="bob")
+        await act("revoke", userId="cid")
+        assert (await act("dead/drop", number=event_of_eve.number))["status"] == "dead"
+        await connection.execute("ALTER TABLE commands DROP CONSTRAINT c")
+        commands = (await letters(deployment))[1:]
+        assert [one.what for one in commands] == ["rename", "mark", "amend", "settle"]
+        done = [await act("dead/retry", number=one.number) for one in commands]
+        assert [one["status"] for one in done] == ["applied", "applied", "applied", "dropped"]
+        assert metrics.DEAD_WAITING._value.get() == 0
+        assert [one.settled for one in await letters(deployment)] == ["dropped", *["retried"] * 4]
+        told = await connection.fetch("SELECT kind FROM commands ORDER BY accept_no")
+        assert [row["kind"] for row in told] == kinds
+        board = (await client.get("/boards/main")).json()
+        assert [(line["userId"], line["name"]) for line in board["top"]] == [("ann", "Ann")]
+        assert (await act("dead/retry", number=commands[0].number))["code"] == "not_found"
+    assert await differences(deployment) == []
+
+
 async def test_a_message_under_another_secret_is_tried_again_once_it_is_known(
     deployment: Deployment,
 ) -> None:

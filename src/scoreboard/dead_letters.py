@@ -162,9 +162,7 @@ async def settle(connection: Connection, accepted: Accepted, partition: int, app
         outcome = Outcome(status, outcome.event_id, reason=reason)
         target = f"dead letter {letter.number}: {letter.what} of {letter.user or 'nobody'}"
         told = (f"{command.what} dead", letter.user, _storable(target), command.principal, accepted.at)
-        await connection.execute(
-            STATEMENTS["insert_commands"], *([one] for one in (command_id, accepted.accept_no, *told))
-        )
+        await connection.execute(STATEMENTS["insert_settled"], command_id, accepted.accept_no, *told)
         await connection.execute(
             STATEMENTS["insert_audit"],
             *(command_id, accepted.at, command.principal, told[0], told[2], command.why, 1, 1),

@@ -20,3 +20,7 @@ UPDATE dead_letters SET settled = $2 WHERE accept_no = $1;
 
 -- still_dead: it was tried again, in vain
 UPDATE dead_letters SET tries = tries + 1, reason = $2, settled = NULL WHERE accept_no = $1;
+
+-- insert_settled: what was commanded; unless a command was tried again: that one has this place in the log now
+INSERT INTO commands (command_id, accept_no, kind, user_id, detail, principal, at)
+SELECT $1, $2, $3, $4, $5, $6, $7 WHERE NOT EXISTS (SELECT FROM commands WHERE accept_no = $2);
