@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
+import httpx
 import msgspec
 import nats
 import pytest
@@ -26,8 +27,10 @@ from scoreboard.config import Action, Config
 from scoreboard.database import Database, translated
 from scoreboard.envelope import Sealer, encode_entry
 from scoreboard.errors import BadData, DatabaseUnavailable, Fenced
-from scoreboard.model import SCORE_LIMIT, Accepted, Entry, Rename, Scope, Update, event_id_of_action
+from scoreboard.group_commit import partition_of
+from scoreboard.model import PLACES, SCORE_LIMIT, Accepted, Entry, Rename, Scope, Update, event_id_of_action
 from scoreboard.verify import differences_of
+from test_adoption import adopt, divided, jetstream
 
 HERE = Path(__file__).parent
 GOOD = 500
@@ -283,6 +286,62 @@ async def test_a_message_under_another_secret_is_tried_again_once_it_is_known(
             answer = await client.post("/admin/dead/retry", json=body, headers=bearer(admin))
         assert answer.json()["code"] == "not_found"
         await audit(deployment, [event("ann", "1"), *sent])
+
+
+async def went_through(deployment: Deployment, accept_no: int) -> int:
+    """The partition of the log that this came through."""
+    async with jetstream(deployment) as log:
+        base = int(((await log.stream_info(deployment.name)).config.metadata or {}).get("base", "0"))
+        message = await log.get_msg(deployment.name, seq=accept_no // PLACES - base, direct=False)
+    return int((message.subject or "").rpartition(".")[2])
+
+
+async def test_dead_letters_follow_their_users_to_other_partitions(deployment: Deployment) -> None:
+    """All that is about a user goes through one partition, or two workers write the same total."""
+    old, admin = "o" * 32, bearer(await deployment.make_key(Scope.ADMIN))
+    outer = msgspec.structs.replace(deployment.environment, secret_previous=old)
+    sent = [event(f"u{n}", "1") for n in range(9)]
+    one, three = divided(deployment, 1), divided(deployment, 3)
+    one.settings = Settings(config=one.config, environment=outer)
+    three.settings = Settings(config=three.config, environment=outer)
+    assert partition_of("mia", 3) != 0
+    async with deployment.running() as client:
+        async with refusing(deployment, "mia"):
+            await submit(client, "mia", "point:1")
+            await submit(client, "mia", "point:2")
+        await publish(deployment, [[*sent, Rename(b"r" * 16, "mia", "Mia", "key:k")]], old)
+        await submit(client, "ann", "point:1")
+
+    async def settle(client: httpx.AsyncClient, what: str, letter: dead_letters.Letter) -> str:
+        answer = await client.post(f"/admin/dead/{what}", json={"number": letter.number}, headers=admin)
+        assert answer.status_code == 200, answer.text
+        return str(answer.json()["status"])
+
+    first, second, message = await letters(deployment)
+    await adopt(three)
+    async with three.running() as client:
+        assert await settle(client, "retry", first) == "applied"
+        assert await settle(client, "drop", second) == "dropped"
+        assert (await submit(client, "mia", "point:2")).json()["status"] == "revoked"
+        assert await settle(client, "retry", message) == "applied"
+        async with deployment.database() as connection:
+
+            async def applied() -> bool:
+                return int(await connection.fetchval("SELECT count(*) FROM events")) == 3 + len(sent)
+
+            await until(applied)
+            rows = await connection.fetch("SELECT user_id, accept_no FROM events WHERE user_id <> 'ann'")
+            rows += await connection.fetch("SELECT user_id, accept_no FROM commands WHERE user_id = 'mia'")
+            assert len(rows) == 2 + len(sent) + 3
+            for user, accept_no in rows:
+                assert await went_through(three, accept_no) == partition_of(user, 3)
+        async with refusing(deployment, "mia"):
+            await submit(client, "mia", "point:3")
+    await adopt(one)
+    async with one.running() as client:
+        assert await settle(client, "retry", (await letters(deployment))[-1]) == "applied"
+        assert (await submit(client, "mia", "point:3")).json()["duplicate"]
+    assert await differences(deployment) == []
 
 
 async def test_an_exception_where_an_event_is_judged_is_that_events_own(
