@@ -231,6 +231,60 @@ async def test_a_dropped_event_is_revoked_for_good_unless_it_is_tried_again(depl
     assert await differences(deployment) == []
 
 
+async def test_a_letter_whose_event_came_again_and_counts_is_not_dropped(deployment: Deployment) -> None:
+    admin = bearer(await deployment.make_key(Scope.ADMIN))
+    async with deployment.running() as client:
+
+        async def drop(letter: dead_letters.Letter) -> Any:
+            body = {"number": letter.number}
+            return (await client.post("/admin/dead/drop", json=body, headers=admin)).json()
+
+        async with refusing(deployment, "eve"):
+            await submit(client, "eve", "point:1")
+        (letter,) = await letters(deployment)
+        assert (await submit(client, "eve", "point:1")).json()["status"] == "applied"
+        assert (await drop(letter))["status"] == "applied"
+        assert [one.settled for one in await letters(deployment)] == ["retried"]
+        assert (await client.get(f"/events/{letter.event_id}")).json()["status"] == "applied"
+        assert metrics.DEAD_WAITING._value.get() == 0
+        async with deployment.database() as connection:
+            told = await connection.fetchrow("SELECT what, events FROM audit WHERE what LIKE '% dead'")
+            assert tuple(told or ()) == ("drop dead", 0)
+    assert await differences(deployment) == []
+
+
+async def test_a_dropped_letter_waits_again_once_its_event_is_restored(deployment: Deployment) -> None:
+    admin = bearer(await deployment.make_key(Scope.ADMIN))
+    async with deployment.running() as client:
+
+        async def act(what: str, **body: object) -> Any:
+            return (await client.post(f"/admin/{what}", json=body, headers=admin)).json()
+
+        async with refusing(deployment, "eve"):
+            await submit(client, "eve", "point:1")
+            (letter,) = await letters(deployment)
+            event_id = str(letter.event_id)
+            await act("dead/drop", number=letter.number)
+            await submit(client, "eve", "point:1")
+            assert (await letters(deployment))[0].settled == "dropped", "whoever sends it again opens nothing"
+            assert (await act("restore", eventId=event_id))["status"] == "applied"
+            assert metrics.DEAD_WAITING._value.get() == 1
+            await submit(client, "eve", "point:1")
+            assert [one.settled for one in await letters(deployment)] == [None]
+            assert (await client.get(f"/events/{event_id}")).json()["status"] == "dead"
+        assert (await act("dead/retry", number=letter.number))["status"] == "applied"
+        # One that came while it was dropped is in the ledger, and waits no more.
+        async with refusing(deployment, "bob"):
+            await submit(client, "bob", "point:1")
+        letter = (await letters(deployment))[1]
+        await act("dead/drop", number=letter.number)
+        assert (await submit(client, "bob", "point:1")).json()["status"] == "revoked"
+        assert (await act("dead/drop", number=letter.number))["status"] == "dropped"
+        assert (await act("restore", eventId=str(letter.event_id)))["events"] == 1
+        assert metrics.DEAD_WAITING._value.get() == 0
+    assert await differences(deployment) == []
+
+
 async def test_a_dead_command_is_tried_again_whatever_it_is(deployment: Deployment) -> None:
     admin = bearer(await deployment.make_key(Scope.ADMIN))
     kinds = ["rename", "hide", "revoke", "drop dead"]

@@ -184,21 +184,27 @@ async def settle(
         target = f"dead letter {letter.number}: {letter.what} of {letter.user or 'nobody'}"
         told = (f"{command.what} dead", letter.user, _storable(target), command.principal, accepted.at)
         await connection.execute(STATEMENTS["insert_settled"], command_id, accepted.accept_no, *told)
+        done = int(command.what == "retry" or reason == "dropped")
         await connection.execute(
             STATEMENTS["insert_audit"],
-            *(command_id, accepted.at, command.principal, told[0], told[2], command.why, 1, 1),
+            *(command_id, accepted.at, command.principal, told[0], told[2], command.why, done, done),
         )
-    done = Applied.of(parts)
-    counts = done.counts | {"settled": 1}
-    return Applied([(accepted, outcome)] if accepted.inbox else [], done.rows, counts)
+    whole = Applied.of(parts)
+    counts = whole.counts | {"settled": 1}
+    return Applied([(accepted, outcome)] if accepted.inbox else [], whole.rows, counts)
 
 
 async def _drop(
     connection: Connection, letter: Letter, partition: int, accept_no: int
 ) -> tuple[Result, str | None]:
-    await connection.execute(STATEMENTS["settle_letter"], letter.number, "dropped")
+    """Give a letter up; if its event came again and was decided, what it now is: undoing is another act."""
     if letter.event_id is not None:
+        became = await connection.fetchrow(STATEMENTS["became"], letter.event_id)
+        if became is not None and became["state"] != Result.REVOKED:
+            await connection.execute(STATEMENTS["settle_letter"], letter.number, "retried")
+            return Result(became["state"]), became["reason"]
         await connection.execute(STATEMENTS["plant"], letter.event_id, partition, accept_no)
+    await connection.execute(STATEMENTS["settle_letter"], letter.number, "dropped")
     return Result.APPLIED, "dropped"
 
 
