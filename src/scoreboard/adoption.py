@@ -160,7 +160,8 @@ def _rest_of_change(read: Sequence[Read], state: State) -> Plan | None:
     stuck = wanted - there and state.first > state.base + 1
     if not read or not (stuck or there - wanted):
         return None
-    line = f"A change to queue.partitions = {state.partitions} was cut off; it is finished. Nothing is lost."
+    line = f"A change to queue.partitions = {state.partitions} was cut off; it is finished."
+    line += f" Partitions that were never read are read from the log's first message on, {state.first}."
     return Plan([line], state.first, state.partitions)
 
 
