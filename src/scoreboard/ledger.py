@@ -152,7 +152,7 @@ async def _apply_parts(
         if isinstance(part, Accepted):
             if isinstance(part.entry, Settle):
                 each = partial(_apply_parts, connection, partition, terms=terms)
-                parts.append(await dead_letters.settle(connection, part, partition, each))
+                parts.append(await dead_letters.settle(connection, part, partition, terms.partitions, each))
             else:
                 parts.append(await amending.apply(connection, part, partition, terms.partitions))
             continue

@@ -247,7 +247,8 @@ class Amend(Struct, frozen=True, array_like=True, tag_field="kind", tag="amend")
 
 
 class Settle(Struct, frozen=True, array_like=True, tag_field="kind", tag="settle"):
-    """One accepted command: what shall become of a dead letter. It goes to the letter's partition."""
+    """One accepted command: what shall become of a dead letter. It goes to the letter's partition:
+    its user's, if it has one."""
 
     command_id: Annotated[bytes, Meta(min_length=16, max_length=16)]
     letter: int
