@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from deployment import Deployment
 from scoreboard import ledger
-from scoreboard.book import Applied
+from scoreboard.book import Applied, Memory
 from scoreboard.database import Database, connect
 from scoreboard.dead_letters import DeadLetter
 from scoreboard.errors import Fenced, LogMismatch
@@ -32,6 +32,7 @@ class Ledger:
     def __init__(self, connection: asyncpg.Connection[asyncpg.Record]) -> None:
         self.connection = connection
         self.sequence = 0
+        self.memory = Memory()
 
     def batch(self, entries: list[Entry], *, inbox: str = "") -> Batch:
         """The next message of the log, as a batch."""
@@ -43,7 +44,7 @@ class Ledger:
 
     async def apply(self, entries: list[Entry], *, inbox: str = "") -> Applied:
         """Apply the next message."""
-        applied = await ledger.apply(self.connection, self.batch(entries, inbox=inbox), TERMS)
+        applied = await ledger.apply(self.connection, self.batch(entries, inbox=inbox), TERMS, self.memory)
         self.sequence += 1
         return applied
 
@@ -173,6 +174,7 @@ async def test_the_outcome_tells_what_happened_and_what_had_happened(book: Ledge
 async def test_who_is_banned_scores_nothing_from_then_on(book: Ledger) -> None:
     await book.apply([update("bad", 1, 5)])
     await book.connection.execute("INSERT INTO users (user_id, banned, changed) VALUES ('bad', true, 1)")
+    book.memory.forget()  # somebody else has written
     applied = await book.apply([update("bad", 2, 5)], inbox="i")
     assert applied.outcomes[0][1].reason == "banned"
     assert applied.rows == []

@@ -26,6 +26,8 @@ from scoreboard.model import (
 )
 from scoreboard.rules import Count, Refusal, Rules
 
+REMEMBERED = 50_000  # users, and places, that an applying session remembers: about 30 MB
+
 
 class Applied(Struct, frozen=True):
     """What a batch did: the outcomes that somebody waits for, and the rows that changed."""
@@ -76,6 +78,34 @@ class User:
         self.name: str | None = None
         self.hidden = self.banned = self.touched = False
         self.changed = 0
+
+
+class Memory:
+    """What one applying session knows of users and places: what it last read or wrote of them.
+
+    It holds for as long as nobody else can write them, that is while the session holds its partition's lock,
+    and every transaction in which they were written has been committed. Bounded by emptying it.
+    """
+
+    def __init__(self) -> None:
+        self.users: dict[str, User] = {}
+        self.places: dict[tuple[str, str], Place] = {}
+
+    def keep(self, book: Book) -> None:
+        """What was written is what is known from now on."""
+        if len(self.users) > REMEMBERED or len(self.places) > REMEMBERED:
+            self.forget()
+        for user in book.users.values():
+            user.touched = False
+        for place in book.places.values():
+            place.touched = False
+        self.users |= book.users
+        self.places |= book.places
+
+    def forget(self) -> None:
+        """Nothing is known any more: statements have written what they alone know, or it is not committed."""
+        self.users.clear()
+        self.places.clear()
 
 
 class Book:

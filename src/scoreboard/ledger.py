@@ -19,6 +19,7 @@ the same log and the same configuration give the same ledger.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING
@@ -28,7 +29,7 @@ from msgspec import Struct
 
 from scoreboard import amending, counting, dead_letters
 from scoreboard.adoption import Read, flaw
-from scoreboard.book import Applied, Book, Judged, Place, User
+from scoreboard.book import Applied, Book, Judged, Memory, Place, User
 from scoreboard.database import LOCK_CLASS, STATEMENTS, translated
 from scoreboard.dead_letters import DeadLetter
 from scoreboard.errors import Fenced, LogMismatch
@@ -107,13 +108,21 @@ class Terms(Struct, frozen=True):
     partitions: int = 1
 
 
-async def apply(connection: Connection, batch: Batch, terms: Terms, *, isolating: bool = False) -> Applied:
+async def apply(
+    connection: Connection,
+    batch: Batch,
+    terms: Terms,
+    memory: Memory | None = None,
+    *,
+    isolating: bool = False,
+) -> Applied:
     """Apply one batch in one transaction.
 
     Args:
         connection: the applying session.
         batch: what comes after the cursor.
         terms: under what it is judged.
+        memory: what this session knows from before, of this partition alone.
         isolating: set aside what cannot be applied; else it fails with the whole batch, with any exception.
 
     Raises:
@@ -121,11 +130,9 @@ async def apply(connection: Connection, batch: Batch, terms: Terms, *, isolating
         DatabaseUnavailable: whether it happened is not known; read the cursor again.
     """
 
-    async def each(accepted: Sequence[Accepted]) -> list[Applied]:
-        return await _apply_parts(connection, batch.partition, accepted, terms)
-
+    memory = memory or Memory()
     dead = list(batch.dead)
-    with translated():
+    with translated(), _forgotten_unless_committed(memory):
         async with connection.transaction():
             moved = await connection.execute(
                 STATEMENTS["move_cursor"],
@@ -134,33 +141,53 @@ async def apply(connection: Connection, batch: Batch, terms: Terms, *, isolating
             if moved != "UPDATE 1":
                 raise Fenced
             if isolating:
+                memory.forget()
+                each = partial(_apply_alone, connection, batch.partition, terms)
                 parts, aside = await dead_letters.isolate(connection, batch.accepted, each)
                 dead += aside
             else:
-                parts = await each(batch.accepted)
+                parts = await _apply_parts(connection, batch.partition, batch.accepted, terms, memory)
             if dead:
                 await dead_letters.write(connection, batch.partition, dead)
     return parts[0] if len(parts) == 1 else Applied.of(parts)
 
 
+@contextmanager
+def _forgotten_unless_committed(memory: Memory) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        memory.forget()
+        raise
+
+
+async def _apply_alone(
+    connection: Connection, partition: int, terms: Terms, accepted: Sequence[Accepted]
+) -> list[Applied]:
+    """Apply entries that may be rolled back by themselves: what they wrote is not remembered."""
+    return await _apply_parts(connection, partition, accepted, terms, Memory())
+
+
 async def _apply_parts(
-    connection: Connection, partition: int, accepted: Sequence[Accepted], terms: Terms
+    connection: Connection, partition: int, accepted: Sequence[Accepted], terms: Terms, memory: Memory
 ) -> list[Applied]:
     """Apply entries in order, in the transaction that is open."""
     parts: list[Applied] = []
     for part in _parts(accepted):
         if isinstance(part, Accepted):
+            memory.forget()
             if isinstance(part.entry, Settle):
-                each = partial(_apply_parts, connection, partition, terms=terms)
+                each = partial(_apply_alone, connection, partition, terms)
                 parts.append(await dead_letters.settle(connection, part, partition, terms.partitions, each))
             else:
                 parts.append(await amending.apply(connection, part, partition, terms.partitions))
             continue
-        book = await _read(connection, partition, part, terms)
+        book = await _read(connection, partition, part, terms, memory)
         for one in part:
             book.judge(one)
         await _write(connection, book, terms)
         parts.append(book.applied())
+        memory.keep(book)
     return parts
 
 
@@ -179,7 +206,9 @@ def _parts(accepted: Sequence[Accepted]) -> Iterator[Sequence[Accepted] | Accept
         yield accepted[begin:]
 
 
-async def _read(connection: Connection, partition: int, part: Sequence[Accepted], terms: Terms) -> Book:
+async def _read(
+    connection: Connection, partition: int, part: Sequence[Accepted], terms: Terms, memory: Memory
+) -> Book:
     """The state that entries touch. The cursor's row is locked: for these users nobody else writes."""
     book = Book(terms.rules)
     updates = [a.entry for a in part if isinstance(a.entry, Update)]
@@ -198,17 +227,19 @@ async def _read(connection: Connection, partition: int, part: Sequence[Accepted]
         ids = [pgproto.UUID(entry.command_id) for entry in commands]
         for (command_id,) in await connection.fetch(STATEMENTS["known_commands"], ids):
             book.commands.add(command_id.bytes)
-    book.users = {a.entry.user: User() for a in part}
-    for row in await connection.fetch(STATEMENTS["users"], list(book.users)):
-        user = book.users[row["user_id"]]
-        user.name, user.hidden, user.banned, user.changed = row[1], row[2], row[3], row[4]
+    book.users = {user: memory.users.get(user) or User() for user in {a.entry.user for a in part}}
+    if unknown := [user for user in book.users if user not in memory.users]:
+        for row in await connection.fetch(STATEMENTS["users"], unknown):
+            user = book.users[row["user_id"]]
+            user.name, user.hidden, user.banned, user.changed = row[1], row[2], row[3], row[4]
     wanted = {(board, entry.user) for entry in updates for board in entry.boards}
     # A new name or mark shows on every board, also on those that the points do not touch.
     named = {e.user for e in updates if e.name is not None and e.name != book.users[e.user].name}
     named.update(entry.user for entry in commands)
     wanted.update((board, user) for board in terms.boards for user in named)
-    if wanted:
-        ordered = sorted(wanted)
+    book.places = {key: memory.places[key] for key in wanted if key in memory.places}
+    if len(book.places) < len(wanted):
+        ordered = sorted(wanted - book.places.keys())
         names, users = [board for board, _ in ordered], [user for _, user in ordered]
         for board, user_id, score, reached, changed, standing in await connection.fetch(
             STATEMENTS["scores"], names, users

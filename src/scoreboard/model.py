@@ -111,7 +111,7 @@ def event_id_of_grant(issuer: str, grant_id: str) -> UUID:
 
 
 def _uuid8(*parts: str) -> UUID:
-    pieces = []
+    pieces: list[bytes] = []
     for part in parts:
         data = part.encode()
         pieces += (len(data).to_bytes(4, "big"), data)

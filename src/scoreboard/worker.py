@@ -25,7 +25,7 @@ from datetime import UTC, datetime
 import asyncpg
 
 from scoreboard import dead_letters, ledger, metrics
-from scoreboard.book import Applied
+from scoreboard.book import Applied, Memory
 from scoreboard.config import Config
 from scoreboard.database import closed, connect, translated
 from scoreboard.dead_letters import DeadLetter
@@ -149,6 +149,7 @@ class Worker:
         arrived: asyncio.Queue[list[Logged] | int],
     ) -> None:
         """Apply what arrives: messages, or a number up to which there are none that are not applied."""
+        memory = Memory()
         while True:
             try:
                 async with asyncio.timeout(PULSE_SECONDS):
@@ -160,7 +161,7 @@ class Worker:
             for batch in self._batches(partition, position, messages):
                 async with self._between[partition]:
                     began = time.monotonic()
-                    applied = await self._apply(connection, batch)
+                    applied = await self._apply(connection, batch, memory)
                     metrics.BATCH_SECONDS.observe(time.monotonic() - began)
                     for outcome, count in applied.counts.items():
                         metrics.APPLIED.labels(outcome).inc(count)
@@ -174,17 +175,19 @@ class Worker:
                     metrics.DEAD_LETTERS.inc(len(batch.dead) + applied.counts.get(Result.DEAD.value, 0))
                     metrics.DEAD_WAITING.set(await dead_letters.count_waiting(connection))
 
-    async def _apply(self, connection: asyncpg.Connection[asyncpg.Record], batch: Batch) -> Applied:
+    async def _apply(
+        self, connection: asyncpg.Connection[asyncpg.Record], batch: Batch, memory: Memory
+    ) -> Applied:
         """Apply a batch. One that fails is tried a few times, then what makes it fail is set aside."""
         for pause in dead_letters.TRY_AGAIN_SECONDS:
             try:
-                return await ledger.apply(connection, batch, self._terms)
+                return await ledger.apply(connection, batch, self._terms, memory)
             except Exception as error:
                 if not dead_letters.blames(error):
                     raise
                 logger.warning("a batch cannot be applied, it is tried again: %r", error)
             await asyncio.sleep(pause)
-        return await ledger.apply(connection, batch, self._terms, isolating=True)
+        return await ledger.apply(connection, batch, self._terms, memory, isolating=True)
 
     def _batches(
         self, partition: int, position: Position, messages: Sequence[Logged] | int
