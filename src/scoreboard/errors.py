@@ -9,6 +9,7 @@
     │   ├── QueueFull           the log is at its bound
     │   ├── DatabaseUnavailable
     │   └── BoardUnavailable
+    │       └── BoardDamaged    somebody else wrote to it; it must be rebuilt
     ├── BadData                 what was to be written breaks a rule of the database
     ├── Fenced                  another worker is ahead; what was tried did not happen
     ├── LogMismatch             the log is not the one that the database has been reading
@@ -61,6 +62,10 @@ class DatabaseUnavailable(Unavailable):
 
 class BoardUnavailable(Unavailable):
     """The board does not answer. Try again."""
+
+
+class BoardDamaged(BoardUnavailable):
+    """The board holds what nobody can read. It must be rebuilt."""
 
 
 class BadData(ScoreboardError):
