@@ -92,10 +92,11 @@ class BadBackup(ScoreboardError):
 
 
 def heed_cancellation() -> None:
-    """End this task if it was cancelled and a driver did not pass that on: else it would go on for ever.
+    """End this task if it was cancelled and that was not passed on: else it would go on for ever.
 
     The client of NATS swallows a cancellation while it flushes, that of Redis writes under
-    ``asyncio.wait_for``, which before Python 3.12 swallows one that comes together with its result.
+    ``asyncio.wait_for``, which before Python 3.12 swallows one that comes together with its result. A
+    ``TaskGroup`` swallows one if a child fails in that moment.
     """
     task = asyncio.current_task()
     if task is not None and task.cancelling():

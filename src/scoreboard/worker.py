@@ -31,7 +31,7 @@ from scoreboard.database import closed, connect, translated
 from scoreboard.dead_letters import DeadLetter
 from scoreboard.drift import Checker
 from scoreboard.envelope import NotOurs, Sealer
-from scoreboard.errors import Fenced, Unavailable
+from scoreboard.errors import Fenced, Unavailable, heed_cancellation
 from scoreboard.ledger import Batch, Position, Terms
 from scoreboard.model import PLACES, Accepted, Result
 from scoreboard.queue import Logged, Queue, State
@@ -98,6 +98,7 @@ class Worker:
                     pause = AGAIN_SECONDS[0]
                 reason = errors.exceptions[0]
                 logger.warning("applying is interrupted: %s", reason, extra={"partition": partition})
+            heed_cancellation()  # a group of tasks swallows one that comes with the failure of a child
             await asyncio.sleep(pause)
             pause = min(2 * pause, longest)
 
