@@ -267,7 +267,7 @@ async def test_who_is_connected_is_answered_though_no_descriptor_is_left(deploym
             stop.set()
 
             async def told() -> bool:
-                return (await client.get("/health/live")).headers.get("connection") == "close"
+                return bool((await client.get("/health/live")).headers.get("connection") == "close")
 
             await until(told)
         finally:

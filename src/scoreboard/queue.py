@@ -295,6 +295,8 @@ class Queue:
     async def flaw(self) -> str | None:
         """What the server says that it cannot do, e.g. write; ``None``: nothing, or it does not tell us.
 
+        In a cluster the first server that answers speaks for all, be it the log's leader or not.
+
         Raises:
             Unavailable: it does not answer.
         """

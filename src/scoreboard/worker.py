@@ -225,8 +225,11 @@ class Worker:
                 state = await self._queue.state()
                 metrics.QUEUE_BYTES.labels("used").set(state.size)
                 metrics.QUEUE_BYTES.labels("bound").set(state.bound)
+                positions = self._applied_to
+                if len(positions) < self._config.queue.partitions:  # others apply them, or nobody does
+                    positions = await self._refresher.database.positions() | positions
                 for partition in range(self._config.queue.partitions):
-                    applied = self._applied_to.get(partition, state.last)  # who stands by has nothing to do
+                    applied = positions.get(partition, 0)
                     oldest = await self._queue.oldest(partition, applied) if applied < state.last else None
                     depth, age = 0, 0.0
                     if oldest is not None:
