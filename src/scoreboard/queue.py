@@ -141,11 +141,6 @@ class Queue:
         finally:
             await client.close()
 
-    @property
-    def connected(self) -> bool:
-        """Is there a connection right now?"""
-        return bool(self._client.is_connected)
-
     def _cut_off(self) -> None:
         """The connection is lost: what waits for an answer over it need not wait any longer."""
         for sending in self._sending:
