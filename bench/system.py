@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import httpx
-from msgspec import Struct
+from msgspec import Struct, field
 
 from scoreboard.app import ensure_log
 from scoreboard.auth.tokens import local_token
@@ -54,6 +54,8 @@ class System(Struct, frozen=True):
     key: str
     ready_seconds: float
     """From the start of the process until it served."""
+    tokens: dict[str, str] = field(default_factory=dict)
+    """Those made so far, by user."""
 
     @property
     def port(self) -> int:
@@ -69,8 +71,11 @@ class System(Struct, frozen=True):
         return state.urls
 
     def token(self, user: str) -> str:
-        """A user's token."""
-        return local_token(secret_of(Environment(), self.data), user, None, LIFETIME_SECONDS)
+        """A user's token: one and the same for all loads, as an app keeps it."""
+        if user not in self.tokens:
+            secret = secret_of(Environment(), self.data)
+            self.tokens[user] = local_token(secret, user, None, LIFETIME_SECONDS)
+        return self.tokens[user]
 
     async def depth(self) -> int:
         """Envelopes that are accepted and not yet applied, as ``/metrics`` says."""

@@ -103,6 +103,13 @@ async def started(
             await process.wait()
 
 
+def assert_one_error(err: str) -> None:
+    """What a command wrote to standard error: any log lines, then one line that says what is wrong."""
+    *before, last = err.splitlines()
+    assert last.startswith("scoreboard: "), err
+    assert all(line.startswith("{") and '"level":"info"' in line for line in before), err
+
+
 async def run(*argv: str, cwd: Path, settings: Mapping[str, str] | None = None) -> tuple[int, str, str]:
     """Run a command to its end: (exit status, standard output, standard error)."""
     process = await asyncio.create_subprocess_exec(

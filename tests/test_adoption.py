@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,14 +12,14 @@ import nats
 import pytest
 from nats.js import JetStreamContext
 
-from deployment import Deployment, submit
-from processes import run, settings_of
+from deployment import SECONDS, Deployment, bearer, free_port, submit
+from processes import assert_one_error, run, settings_of, started
 from scoreboard import adoption, config
 from scoreboard.app import ensure_log
 from scoreboard.database import Database, connect
-from scoreboard.errors import EngineError, LogMismatch
-from scoreboard.model import PLACES
-from scoreboard.queue import Queue
+from scoreboard.errors import EngineError, LogMismatch, Unavailable
+from scoreboard.model import PLACES, Row, Scope, event_id_of_action
+from scoreboard.queue import Queue, State
 from test_worker import accept, audit
 
 
@@ -50,6 +51,27 @@ async def highest(deployment: Deployment) -> int:
     async with deployment.database() as connection:
         number: int = await connection.fetchval("SELECT max(accept_no) FROM events")
         return number
+
+
+def divided(deployment: Deployment, partitions: int) -> Deployment:
+    """The same deployment with another number of partitions in its configuration."""
+    wanted = msgspec.structs.replace(deployment.config, queue=config.Queue(partitions=partitions))
+    return deployment.with_config(wanted)
+
+
+async def adopt(deployment: Deployment) -> adoption.Plan:
+    """What the command does."""
+    async with both(deployment) as (database, queue):
+        plan = await adoption.plan(database, queue, deployment.config)
+        assert plan is not None
+        await adoption.adopt(database, queue, deployment.config, plan, "")
+        return plan
+
+
+async def cursors(deployment: Deployment) -> dict[int, int]:
+    """How far each partition has been applied."""
+    async with deployment.database() as connection:
+        return {row[0]: row[1] for row in await connection.fetch("SELECT partition, last FROM cursor")}
 
 
 async def test_a_new_log_is_adopted_and_the_numbering_goes_on(deployment: Deployment, tmp_path: Path) -> None:
@@ -86,6 +108,27 @@ async def test_a_new_log_is_adopted_and_the_numbering_goes_on(deployment: Deploy
     _, told, _ = await run("audit", cwd=tmp_path, settings=settings)
     assert "adopt  log" in told.splitlines()[0]
     assert "disk died The database has been reading the log" in told
+
+
+async def test_roles_end_for_good_on_a_log_that_is_not_the_databases(
+    deployment: Deployment, tmp_path: Path
+) -> None:
+    settings, port = settings_of(deployment), str(free_port())
+    async with (
+        deployment.serving() as client,
+        started("worker", "--port", port, cwd=tmp_path, settings=settings) as worker,
+    ):
+        await audit(deployment, await accept(client, 0, 10))
+        async with jetstream(deployment) as log:
+            await log.delete_stream(deployment.name)
+        assert await asyncio.wait_for(worker.process.wait(), SECONDS) == 78, "while it runs"
+    last = (tmp_path / "worker.log").read_text().splitlines()[-1]
+    assert last.startswith("scoreboard: The log ")
+    assert "is no longer there. Nothing is skipped by itself: `scoreboard adopt --dry-run` says" in last
+    for role in ("api", "worker"):
+        status, _, err = await run(role, "--port", port, cwd=tmp_path, settings=settings)
+        assert (status, "the queue holds none" in err) == (78, True), err
+        assert_one_error(err)
 
 
 async def test_what_another_log_holds_counts_once(deployment: Deployment) -> None:
@@ -162,14 +205,16 @@ async def test_a_log_that_lost_its_beginning_says_how_much(deployment: Deploymen
         await audit(deployment, accepted)
 
 
-async def test_partitions_change_once_all_is_applied(deployment: Deployment) -> None:
+async def test_partitions_change_once_all_is_applied(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with deployment.serving() as client:
         async with deployment.working():
             accepted = await accept(client, 0, 200)
             await audit(deployment, accepted)
         accepted += await accept(client, 200, 20)
-    wanted = msgspec.structs.replace(deployment.config, queue=config.Queue(partitions=3))
-    changed = deployment.with_config(wanted)
+    changed = divided(deployment, 3)
+    wanted = changed.config
     await refused(changed, r"queue\.partitions is 3, but the log was made with 1")
     async with both(deployment) as (database, queue):
         with pytest.raises(EngineError, match="not applied"):
@@ -183,6 +228,13 @@ async def test_partitions_change_once_all_is_applied(deployment: Deployment) -> 
         state = await queue.state()
         assert (state.partitions, state.first) == (3, state.last + 1)
     before = await highest(deployment)
+    changed_rows, since = Database.changed_rows, []
+
+    async def told(database: Database, board: str, after: int) -> list[Row]:
+        since.append(after)
+        return await changed_rows(database, board, after)
+
+    monkeypatch.setattr(Database, "changed_rows", told)
     async with changed.running() as client:
         accepted += await accept(client, 150, 300)  # some once more, through other partitions
         await audit(deployment, accepted)
@@ -191,6 +243,94 @@ async def test_partitions_change_once_all_is_applied(deployment: Deployment) -> 
         assert len({row[0] for row in last}) == 3
 
     assert await highest(deployment) > before
+    assert all(after >= before for after in since), "no board was read whole, into memory"
+
+
+async def test_what_no_worker_has_read_is_never_dropped(deployment: Deployment) -> None:
+    changed = divided(deployment, 3)
+    async with deployment.serving() as client:
+        accepted = await accept(client, 0, 20)
+    async with both(changed) as (database, queue):
+        with pytest.raises(EngineError, match="not applied"):
+            await adoption.plan(database, queue, changed.config)
+    async with deployment.working():
+        await audit(deployment, accepted)
+    await adopt(changed)
+    async with changed.serving() as client:
+        accepted += await accept(client, 20, 20)
+    # A database that is new, beside a log that is not: nothing of it is applied.
+    async with changed.beside() as other, both(other) as (database, queue):
+        with pytest.raises(EngineError, match="not applied"):
+            await adoption.plan(database, queue, deployment.config)
+    async with changed.working():
+        await audit(changed, accepted)
+
+
+@pytest.mark.parametrize(("old", "new"), [(1, 3), (3, 1), (3, 2)])
+@pytest.mark.parametrize("renumbered", [False, True])
+async def test_a_change_of_partitions_that_was_cut_off_is_finished(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch, old: int, new: int, renumbered: bool
+) -> None:
+    before, changed = divided(deployment, old), divided(deployment, new)
+    async with before.running() as client:
+        accepted = await accept(client, 0, 200)
+        accepted.append((await submit(client, "ann", "point:1")).json()["eventId"])  # others stay behind it
+        await audit(before, accepted)
+    renumber = Queue.renumber
+
+    async def dying(queue: Queue, number: int, partitions: int) -> State:
+        if renumbered:
+            await renumber(queue, number, partitions)
+        raise Unavailable("killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Queue, "renumber", dying)
+        with pytest.raises(Unavailable, match="killed"):
+            await adopt(changed)
+    if renumbered:
+        async with changed.serving() as client:  # nobody noticed, and it accepts
+            accepted += await accept(client, 200, 50)
+    plan = await adopt(changed)
+    assert not any("Lost" in line for line in plan.lines)
+    assert (await cursors(changed)).keys() == set(range(new))
+    async with both(changed) as (database, queue):
+        assert await adoption.plan(database, queue, changed.config) is None
+    async with changed.running() as client:
+        accepted += await accept(client, 190, 100)
+        await audit(changed, accepted)
+
+
+async def test_a_partition_that_is_ahead_stays_there(deployment: Deployment) -> None:
+    changed = divided(deployment, 2)
+    async with changed.running() as client:
+        accepted: list[str] = []
+        for first in range(0, 50, 10):
+            accepted += await accept(client, first, 10)
+            await audit(changed, accepted)
+    ahead = (await cursors(changed))[0]
+    async with changed.database() as connection:
+        await connection.execute("UPDATE cursor SET last = 1 WHERE partition = 1")
+    async with jetstream(changed) as log:
+        await log.purge_stream(changed.name, seq=ahead - 1)
+    await refused(changed, "is gone")
+    await adopt(changed)
+    assert await cursors(changed) == {0: ahead, 1: ahead - 2}
+    async with changed.running():
+        await audit(changed, accepted)
+
+
+async def test_what_was_restored_stays_so_when_partitions_change(deployment: Deployment) -> None:
+    three, one = divided(deployment, 3), divided(deployment, 1)
+    admin = bearer(await deployment.make_key(Scope.ADMIN))
+    to_come = {"eventId": str(event_id_of_action("ann", "point:1"))}
+    async with three.running() as client:
+        assert (await client.post("/admin/revoke", json=to_come, headers=admin)).status_code == 200
+    await adopt(one)
+    async with one.running() as client:
+        assert (await client.post("/admin/restore", json=to_come, headers=admin)).status_code == 200
+    await adopt(three)
+    async with three.running() as client:
+        assert (await submit(client, "ann", "point:1")).json()["status"] == "applied"
 
 
 async def test_a_restore_without_the_log_says_what_is_lost(deployment: Deployment, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import httpx
 import msgspec
 import pytest
@@ -21,7 +22,7 @@ from scoreboard import archive, backup, sql
 from scoreboard.archive import Header
 from scoreboard.config import Action, Config, Quarantine
 from scoreboard.database import Database, connect, migrate
-from scoreboard.errors import BadBackup, EngineError
+from scoreboard.errors import BadBackup, BadData, EngineError
 from scoreboard.files import appearing
 from scoreboard.model import Scope
 from test_worker import accept, audit
@@ -311,6 +312,26 @@ async def test_a_backup_of_an_older_schema_is_brought_up_to_this_one(deploy: Dep
     async with deployment.database() as connection:
         done = await connection.fetch("SELECT number FROM migrations ORDER BY number")
         assert [row[0] for row in done] == [number for number, _ in sql.migrations()]
+
+
+async def test_a_restore_that_cannot_bring_the_schema_up_says_why(
+    source: tuple[Deployment, bytes], empty: Deployment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_bytes(source[1])
+    known = sql.migrations()
+    monkeypatch.setattr(sql, "migrations", lambda: [*known, (9999, "SELECT 1 / 0")])
+    async with Database.open(empty.database_url) as database:
+        with pytest.raises(BadData, match="division by zero"):
+            await backup.restore(database, tmp_path / "file")
+    async with empty.database() as connection:
+        assert await connection.fetchval("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'") == 0
+        # The same where nothing comes between the failure and the end of the transaction.
+        transaction = connection.transaction()
+        await transaction.start()
+        await connection.execute("CREATE TABLE migrations (another text)")
+        with pytest.raises(asyncpg.UndefinedColumnError):
+            await migrate(connection)
+        await transaction.rollback()
 
 
 async def test_the_form_is_as_it_is_documented(source: tuple[Deployment, bytes]) -> None:

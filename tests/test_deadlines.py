@@ -13,7 +13,8 @@ import pytest
 import uvicorn
 
 from deployment import SECONDS
-from scoreboard.api.deadlines import HEAD_BYTES, Deadlines, http
+from scoreboard.api.connection import HEAD_BYTES, http
+from scoreboard.api.deadlines import Deadlines
 from scoreboard.draining import Server
 from scoreboard.listening import listen
 

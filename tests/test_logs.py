@@ -60,7 +60,7 @@ async def test_a_line_about_an_event_names_it(
         def fault(*_: object, **__: object) -> None:
             raise RuntimeError("planted")
 
-        monkeypatch.setattr(GroupCommit, "accept", fault)
+        monkeypatch.setattr(GroupCommit, "enter", fault)
         answer = await submit(client, "ann", "point:2", wait=0)
         many = await client.post("/update-scores", json=[{"userId": "ann", "actionId": "point:2"}])
     event_id = str(event_id_of_action("ann", "point:2"))

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from deployment import Deployment, submit
-from processes import run, settings_of
+from deployment import Deployment, free_port, submit
+from processes import assert_one_error, run, settings_of
 from scoreboard import database, sql
 from scoreboard.database import Database, migrate
 from scoreboard.errors import DatabaseUnavailable, SchemaTooNew
@@ -58,9 +58,15 @@ async def test_a_version_that_a_schema_has_left_behind_says_so_and_does_nothing(
     async with deployment.database() as connection:
         with pytest.raises(SchemaTooNew, match="too old to work with it"):
             await migrate(connection)
-    for command in (["worker"], ["key", "list"]):
+    port = str(free_port())
+    for command, expected in (
+        (["worker", "--port", port], 78),
+        (["api", "--port", port], 78),
+        (["key", "list"], 1),
+    ):
         status, _, err = await run(*command, cwd=tmp_path, settings=settings_of(deployment))
-        assert (status, "install the newer version here, too" in err) == (1, True), command
+        assert (status, "install the newer version here, too" in err) == (expected, True), command
+        assert_one_error(err)
     status, _, err = await run("backup", "file", cwd=tmp_path, settings=settings_of(deployment))
     assert (status, f"number {NEWER}; this version knows up to" in err) == (1, True)
 

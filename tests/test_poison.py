@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
+import httpx
 import msgspec
 import nats
 import pytest
@@ -26,8 +27,10 @@ from scoreboard.config import Action, Config
 from scoreboard.database import Database, translated
 from scoreboard.envelope import Sealer, encode_entry
 from scoreboard.errors import BadData, DatabaseUnavailable, Fenced
-from scoreboard.model import SCORE_LIMIT, Accepted, Entry, Rename, Scope, Update, event_id_of_action
+from scoreboard.group_commit import partition_of
+from scoreboard.model import PLACES, SCORE_LIMIT, Accepted, Entry, Rename, Scope, Update, event_id_of_action
 from scoreboard.verify import differences_of
+from test_adoption import adopt, divided, jetstream
 
 HERE = Path(__file__).parent
 GOOD = 500
@@ -228,6 +231,96 @@ async def test_a_dropped_event_is_revoked_for_good_unless_it_is_tried_again(depl
     assert await differences(deployment) == []
 
 
+async def test_a_letter_whose_event_came_again_and_counts_is_not_dropped(deployment: Deployment) -> None:
+    admin = bearer(await deployment.make_key(Scope.ADMIN))
+    async with deployment.running() as client:
+
+        async def drop(letter: dead_letters.Letter) -> Any:
+            body = {"number": letter.number}
+            return (await client.post("/admin/dead/drop", json=body, headers=admin)).json()
+
+        async with refusing(deployment, "eve"):
+            await submit(client, "eve", "point:1")
+        (letter,) = await letters(deployment)
+        assert (await submit(client, "eve", "point:1")).json()["status"] == "applied"
+        assert (await drop(letter))["status"] == "applied"
+        assert [one.settled for one in await letters(deployment)] == ["retried"]
+        assert (await client.get(f"/events/{letter.event_id}")).json()["status"] == "applied"
+        assert metrics.DEAD_WAITING._value.get() == 0
+        async with deployment.database() as connection:
+            told = await connection.fetchrow("SELECT what, events FROM audit WHERE what LIKE '% dead'")
+            assert tuple(told or ()) == ("drop dead", 0)
+    assert await differences(deployment) == []
+
+
+async def test_a_dropped_letter_waits_again_once_its_event_is_restored(deployment: Deployment) -> None:
+    admin = bearer(await deployment.make_key(Scope.ADMIN))
+    async with deployment.running() as client:
+
+        async def act(what: str, **body: object) -> Any:
+            return (await client.post(f"/admin/{what}", json=body, headers=admin)).json()
+
+        async with refusing(deployment, "eve"):
+            await submit(client, "eve", "point:1")
+            (letter,) = await letters(deployment)
+            event_id = str(letter.event_id)
+            await act("dead/drop", number=letter.number)
+            await submit(client, "eve", "point:1")
+            assert (await letters(deployment))[0].settled == "dropped", "whoever sends it again opens nothing"
+            assert (await act("restore", eventId=event_id))["status"] == "applied"
+            assert metrics.DEAD_WAITING._value.get() == 1
+            await submit(client, "eve", "point:1")
+            assert [one.settled for one in await letters(deployment)] == [None]
+            assert (await client.get(f"/events/{event_id}")).json()["status"] == "dead"
+        assert (await act("dead/retry", number=letter.number))["status"] == "applied"
+        # One that came while it was dropped is in the ledger, and waits no more.
+        async with refusing(deployment, "bob"):
+            await submit(client, "bob", "point:1")
+        letter = (await letters(deployment))[1]
+        await act("dead/drop", number=letter.number)
+        assert (await submit(client, "bob", "point:1")).json()["status"] == "revoked"
+        assert (await act("dead/drop", number=letter.number))["status"] == "dropped"
+        assert (await act("restore", eventId=str(letter.event_id)))["events"] == 1
+        assert metrics.DEAD_WAITING._value.get() == 0
+    assert await differences(deployment) == []
+
+
+async def test_a_dead_command_is_tried_again_whatever_it_is(deployment: Deployment) -> None:
+    admin = bearer(await deployment.make_key(Scope.ADMIN))
+    kinds = ["rename", "hide", "revoke", "drop dead"]
+    async with deployment.running() as client, deployment.database() as connection:
+
+        async def act(what: str, **body: object) -> Any:
+            return (await client.post(f"/admin/{what}", json=body, headers=admin)).json()
+
+        for user in ("ann", "bob", "cid"):
+            await submit(client, user, "point:1")
+        async with refusing(deployment, "eve"):
+            await submit(client, "eve", "point:1")
+        (event_of_eve,) = await letters(deployment)
+        await connection.execute(
+            "ALTER TABLE commands ADD CONSTRAINT c"
+            " CHECK (kind NOT IN ('rename', 'hide', 'revoke', 'drop dead')) NOT VALID"
+        )
+        await publish(deployment, [[Rename(b"r" * 16, "ann", "Ann", "key:k")]])
+        await act("hide", userId="bob")
+        await act("revoke", userId="cid")
+        assert (await act("dead/drop", number=event_of_eve.number))["status"] == "dead"
+        await connection.execute("ALTER TABLE commands DROP CONSTRAINT c")
+        commands = (await letters(deployment))[1:]
+        assert [one.what for one in commands] == ["rename", "mark", "amend", "settle"]
+        done = [await act("dead/retry", number=one.number) for one in commands]
+        assert [one["status"] for one in done] == ["applied", "applied", "applied", "dropped"]
+        assert metrics.DEAD_WAITING._value.get() == 0
+        assert [one.settled for one in await letters(deployment)] == ["dropped", *["retried"] * 4]
+        told = await connection.fetch("SELECT kind FROM commands ORDER BY accept_no")
+        assert [row["kind"] for row in told] == kinds
+        board = (await client.get("/boards/main")).json()
+        assert [(line["userId"], line["name"]) for line in board["top"]] == [("ann", "Ann")]
+        assert (await act("dead/retry", number=commands[0].number))["code"] == "not_found"
+    assert await differences(deployment) == []
+
+
 async def test_a_message_under_another_secret_is_tried_again_once_it_is_known(
     deployment: Deployment,
 ) -> None:
@@ -247,6 +340,62 @@ async def test_a_message_under_another_secret_is_tried_again_once_it_is_known(
             answer = await client.post("/admin/dead/retry", json=body, headers=bearer(admin))
         assert answer.json()["code"] == "not_found"
         await audit(deployment, [event("ann", "1"), *sent])
+
+
+async def went_through(deployment: Deployment, accept_no: int) -> int:
+    """The partition of the log that this came through."""
+    async with jetstream(deployment) as log:
+        base = int(((await log.stream_info(deployment.name)).config.metadata or {}).get("base", "0"))
+        message = await log.get_msg(deployment.name, seq=accept_no // PLACES - base, direct=False)
+    return int((message.subject or "").rpartition(".")[2])
+
+
+async def test_dead_letters_follow_their_users_to_other_partitions(deployment: Deployment) -> None:
+    """All that is about a user goes through one partition, or two workers write the same total."""
+    old, admin = "o" * 32, bearer(await deployment.make_key(Scope.ADMIN))
+    outer = msgspec.structs.replace(deployment.environment, secret_previous=old)
+    sent = [event(f"u{n}", "1") for n in range(9)]
+    one, three = divided(deployment, 1), divided(deployment, 3)
+    one.settings = Settings(config=one.config, environment=outer)
+    three.settings = Settings(config=three.config, environment=outer)
+    assert partition_of("mia", 3) != 0
+    async with deployment.running() as client:
+        async with refusing(deployment, "mia"):
+            await submit(client, "mia", "point:1")
+            await submit(client, "mia", "point:2")
+        await publish(deployment, [[*sent, Rename(b"r" * 16, "mia", "Mia", "key:k")]], old)
+        await submit(client, "ann", "point:1")
+
+    async def settle(client: httpx.AsyncClient, what: str, letter: dead_letters.Letter) -> str:
+        answer = await client.post(f"/admin/dead/{what}", json={"number": letter.number}, headers=admin)
+        assert answer.status_code == 200, answer.text
+        return str(answer.json()["status"])
+
+    first, second, message = await letters(deployment)
+    await adopt(three)
+    async with three.running() as client:
+        assert await settle(client, "retry", first) == "applied"
+        assert await settle(client, "drop", second) == "dropped"
+        assert (await submit(client, "mia", "point:2")).json()["status"] == "revoked"
+        assert await settle(client, "retry", message) == "applied"
+        async with deployment.database() as connection:
+
+            async def applied() -> bool:
+                return int(await connection.fetchval("SELECT count(*) FROM events")) == 3 + len(sent)
+
+            await until(applied)
+            rows = await connection.fetch("SELECT user_id, accept_no FROM events WHERE user_id <> 'ann'")
+            rows += await connection.fetch("SELECT user_id, accept_no FROM commands WHERE user_id = 'mia'")
+            assert len(rows) == 2 + len(sent) + 3
+            for user, accept_no in rows:
+                assert await went_through(three, accept_no) == partition_of(user, 3)
+        async with refusing(deployment, "mia"):
+            await submit(client, "mia", "point:3")
+    await adopt(one)
+    async with one.running() as client:
+        assert await settle(client, "retry", (await letters(deployment))[-1]) == "applied"
+        assert (await submit(client, "mia", "point:3")).json()["duplicate"]
+    assert await differences(deployment) == []
 
 
 async def test_an_exception_where_an_event_is_judged_is_that_events_own(

@@ -14,7 +14,8 @@ import msgspec
 import uvicorn
 
 from scoreboard import board as ranking
-from scoreboard.api.deadlines import Deadlines, http
+from scoreboard.api.connection import http
+from scoreboard.api.deadlines import Deadlines
 from scoreboard.api.health import EngineStates
 from scoreboard.api.services import Services
 from scoreboard.app import Application

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from msgspec import Struct
@@ -24,6 +25,9 @@ from scoreboard.errors import EngineError
 from scoreboard.model import text_of_time
 from scoreboard.queue import Queue, State
 
+if TYPE_CHECKING:
+    from scoreboard.database import Connection
+
 
 class Read(Struct, frozen=True):
     """How far one partition of the log had been read."""
@@ -31,7 +35,9 @@ class Read(Struct, frozen=True):
     partition: int
     stream: str
     last: int
+    """All messages of the partition up to this number are applied; it may be another partition's message."""
     last_at: datetime
+    """When the last message of the partition itself was accepted."""
 
 
 class Plan(Struct, frozen=True):
@@ -52,7 +58,7 @@ def flaw(read: Sequence[Read], state: State | None) -> str | None:
         return None
     last, first = max(read, key=lambda one: one.last), min(read, key=lambda one: one.last)
     so_far = f"The database has been reading the log {last.stream}, up to message {last.last}"
-    so_far += f" (accepted {text_of_time(last.last_at)})"
+    so_far += f" (accepted {text_of_time(max(one.last_at for one in read))})"
     if state is None:
         return f"{so_far}; the queue holds no log."
     if state.identity != last.stream:
@@ -64,8 +70,9 @@ def flaw(read: Sequence[Read], state: State | None) -> str | None:
         )
     if state.first > first.last + 1:
         return (
-            f"The log begins at message {state.first}, but only {first.last} has been applied (accepted"
-            f" {text_of_time(first.last_at)}): what lies between is gone."
+            f"The log begins at message {state.first}, but partition {first.partition} has been applied up to"
+            f" {first.last} only (its last one accepted {text_of_time(first.last_at)}): what lies between is"
+            " gone."
         )
     return None
 
@@ -87,8 +94,10 @@ async def plan(database: Database, queue: Queue, config: Config) -> Plan | None:
     wanted = config.queue.partitions
     number = max((one.last for one in read), default=0) + 1
     if found is None:
-        if state is None or state.partitions == wanted:
+        if state is None:
             return None
+        if state.partitions == wanted:
+            return _rest_of_change(read, state)
         return await _repartition(read, queue, state, wanted)
     if state is None:
         return Plan(
@@ -132,8 +141,9 @@ async def _time(queue: Queue, number: int) -> str:
 
 async def _repartition(read: Sequence[Read], queue: Queue, state: State, wanted: int) -> Plan:
     lines = [f"The log was made with queue.partitions = {state.partitions}; now it shall be {wanted}."]
-    for one in read:
-        if await queue.last_of(one.partition) > one.last:
+    applied = {one.partition: one.last for one in read}
+    for partition in range(state.partitions):  # also those that nobody has ever read
+        if await queue.last_of(partition) > applied.get(partition, 0):
             raise EngineError(
                 f"{lines[0]} The log holds messages that are not applied. Let a worker run with"
                 f" queue.partitions = {state.partitions} and no api until scoreboard_queue_messages is 0."
@@ -146,20 +156,34 @@ async def _repartition(read: Sequence[Read], queue: Queue, state: State, wanted:
     return Plan(lines, state.last + 1, wanted, forget=True)
 
 
+def _rest_of_change(read: Sequence[Read], state: State) -> Plan | None:
+    """What is left of a change of ``queue.partitions`` that the log has seen and the database has not."""
+    there, wanted = {one.partition for one in read}, set(range(state.partitions))
+    # A partition that nobody has read begins with the log by itself; not with one that was trimmed.
+    stuck = wanted - there and state.first > state.base + 1
+    if not read or not (stuck or there - wanted):
+        return None
+    line = f"A change to queue.partitions = {state.partitions} was cut off; it is finished."
+    line += f" Partitions that were never read are read from the log's first message on, {state.first}."
+    return Plan([line], state.first, state.partitions)
+
+
 async def adopt(database: Database, queue: Queue, config: Config, planned: Plan, why: str) -> None:
-    """Carry a plan out.
+    """Carry a plan out. If it is cut off, the next plan is for the rest.
 
     Raises:
         EngineError: a worker is at work on the database.
     """
+    if planned.forget:
+        async with database.transaction() as connection:
+            await _alone(connection, planned)
+            # All partitions have applied all of it, and the database says so before the log drops it.
+            await connection.execute("UPDATE cursor SET last = greatest(last, $1)", planned.number - 1)
     async with database.transaction() as connection:
-        read = [Read(*row) for row in await connection.fetch(STATEMENTS["all_positions"])]
-        for number in range(max(len(read), planned.partitions)):
-            if not await connection.fetchval(STATEMENTS["try_partition"], LOCK_CLASS, number):
-                raise EngineError("A worker is at work on this database; stop all roles, or `up`, first.")
+        read = await _alone(connection, planned)
         if planned.forget:
             await queue.trim(planned.number - 1)
-        # The log first: if what follows fails, the same plan is made again and finds this done.
+        # The log first: if what follows fails, the next plan finds this done.
         if await queue.there() is None:
             settings = config.queue
             await queue.ensure(
@@ -170,15 +194,29 @@ async def adopt(database: Database, queue: Queue, config: Config, planned: Plan,
             )
         state = await queue.renumber(planned.number, planned.partitions)
         await connection.execute("DELETE FROM cursor")
+        applied = {one.partition: one.last for one in read}
         for number in range(planned.partitions):
-            await connection.execute(
-                STATEMENTS["begin_partition"], number, state.identity, planned.number - 1
-            )
+            last = max(planned.number - 1, applied.get(number, 0))  # who is ahead stays there
+            await connection.execute(STATEMENTS["begin_partition"], number, state.identity, last)
         if read:
             await connection.execute("UPDATE cursor SET last_at = $1", max(one.last_at for one in read))
         await connection.execute(STATEMENTS["replant"], planned.partitions)
+        await connection.execute(STATEMENTS["unplant_others"], planned.partitions)
         await connection.execute(
             STATEMENTS["insert_audit"],
             *(uuid4(), None, f"os:{operator()}", "adopt", f"log {state.identity}"),
             *(" ".join([why, *planned.lines]).strip(), None, None),
         )
+
+
+async def _alone(connection: Connection, planned: Plan) -> list[Read]:
+    """How far the database has read; until the transaction ends no worker goes on.
+
+    Raises:
+        EngineError: one is at work.
+    """
+    read = [Read(*row) for row in await connection.fetch(STATEMENTS["all_positions"])]
+    for number in {one.partition for one in read} | set(range(planned.partitions)):
+        if not await connection.fetchval(STATEMENTS["try_partition"], LOCK_CLASS, number):
+            raise EngineError("A worker is at work on this database; stop all roles, or `up`, first.")
+    return read

@@ -86,19 +86,21 @@ async def apply(connection: Connection, accepted: Accepted, partition: int, part
     await connection.execute("DROP TABLE amending")
     # An event of which nothing else is said is meant whatever it is, also while it is still to come.
     alone = Amend(entry.command_id, entry.act, entry.verdict, entry.principal, entry.why, entry.event)
+    tally = {f"{entry.verdict}": events} if events else {}
     if entry.event is not None and entry == alone:
         event = pgproto.UUID(entry.event)
         if entry.verdict is Verdict.REVOKE:
             await connection.execute(STATEMENTS["plant"], event, partition, accepted.accept_no)
         elif entry.verdict is Verdict.RESTORE:
-            await connection.execute(STATEMENTS["uproot"], event, partition)
+            uprooted = await connection.execute(STATEMENTS["uproot"], event, partition)
+            if uprooted != "DELETE 0" and await connection.fetchval(STATEMENTS["reopen_letter"], event):
+                tally["settled"] = 1  # one more letter waits
     told = (entry.verdict.value, entry.user, target_of(entry), entry.principal, accepted.at)
     await connection.execute(
         STATEMENTS["insert_commands"], *([one] for one in (command_id, accepted.accept_no, *told))
     )
     await audit(connection, accepted, entry, target=target_of(entry), events=events, users=users_count)
     answer = msgspec.structs.replace(answer, events=events, users=users_count)
-    tally = {f"{entry.verdict}": events} if events else {}
     return Applied([(accepted, answer)] if accepted.inbox else [], rows, tally)
 
 

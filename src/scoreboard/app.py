@@ -1,8 +1,8 @@
 """The wiring: which stages one process runs, and how they are put together. The only such place.
 
 ``python -m scoreboard.app ROLE`` runs one role in the foreground until SIGTERM, then drains and exits 0; the
-supervisor starts its children this way. A configuration that is wrong exits with 78 (``EX_CONFIG``): starting
-again would not help.
+supervisor starts its children this way. It exits with 78 (``EX_CONFIG``) if starting again would not help:
+the configuration is wrong, or the log or the database is not one that it may go on with.
 """
 
 from __future__ import annotations
@@ -42,8 +42,9 @@ from scoreboard.api import (
 )
 from scoreboard.api import demo as demo_routes
 from scoreboard.api import grants as grant_routes
+from scoreboard.api.connection import Handler, Straight, http
 from scoreboard.api.cross_origin import CrossOrigin
-from scoreboard.api.deadlines import Deadlines, http
+from scoreboard.api.deadlines import Deadlines
 from scoreboard.api.outcomes import Outcomes
 from scoreboard.api.readers import Readers
 from scoreboard.api.services import Services
@@ -64,9 +65,9 @@ from scoreboard.durability import gate
 from scoreboard.envelope import Sealer
 from scoreboard.errors import (
     EX_CONFIG,
+    HOPELESS,
     ConfigurationError,
     LogMismatch,
-    SchemaTooNew,
     ScoreboardError,
     first_of,
 )
@@ -117,6 +118,14 @@ class Application:
 
     def __init__(self, services: Services) -> None:
         self._door = services.door
+        self.straight: dict[tuple[bytes, bytes], Handler] = {
+            (b"GET", f"/boards/{name}".encode()): boards.Top(services.hubs, name)
+            for name, board in services.config.boards.items()
+            if board.public
+        }
+        """What is answered before it gets here; see connection.py."""
+        if services.door is not None:
+            self.straight[b"POST", b"/update-score"] = services.door.straight
         self._cross_origin = CrossOrigin(self._answer, Origins(services.config.web.origins))
         readers = Readers(services.config, services.auth)
         handlers = [
@@ -197,8 +206,14 @@ async def serve(
         owned.append(tasks.create_task(services.engines.run(), name="engines"))
         deadlines = Deadlines(config.live.connections)
         stack.callback(deadlines.close)
+        application = Application(services)
         server = http_server(
-            config, Application(services), deadlines, live=hubs if live else None, outcomes=services.outcomes
+            config,
+            application,
+            deadlines,
+            straight=application.straight,
+            live=hubs if live else None,
+            outcomes=services.outcomes,
         )
 
         async def end() -> None:
@@ -221,6 +236,7 @@ def http_server(
     application: Any,
     deadlines: Deadlines,
     *,
+    straight: Straight | None = None,
     live: Hubs | None = None,
     outcomes: Outcomes | None = None,
 ) -> Server:
@@ -229,7 +245,7 @@ def http_server(
         uvicorn.Config(
             application,
             ws="none" if live is None else protocol(live),  # type: ignore[arg-type]  # a factory will do
-            http=http(deadlines),  # type: ignore[arg-type]  # a factory will do
+            http=http(deadlines, straight),  # type: ignore[arg-type]  # a factory will do
             loop="none",
             lifespan="off",
             log_config=None,
@@ -449,7 +465,7 @@ def main() -> None:
         settings = Settings(config=config, environment=outer, demo=arguments.demo)
         sock = None if arguments.fd is None else socket.socket(fileno=arguments.fd)
         run_role(arguments.role, settings, sock, arguments.url)
-    except (ConfigurationError, LogMismatch, SchemaTooNew) as error:
+    except HOPELESS as error:
         logger.critical("%s", error)
         sys.exit(EX_CONFIG)
     except ScoreboardError as error:

@@ -119,9 +119,12 @@ async def migrate(connection: Connection, *, upto: int | None = None) -> None:
         DatabaseUnavailable: it does not answer, or somebody keeps a table locked; to be tried again.
     """
     ours = sql.migrations()
+    # A transaction gives its lock back itself; once it has failed it takes no statement, not even that.
+    within = connection.is_in_transaction()
+    lock = "pg_advisory_xact_lock" if within else "pg_advisory_lock"
     with translated():
         await connection.execute(
-            "SELECT pg_advisory_lock($1, $2)", LOCK_CLASS, MIGRATION_LOCK, timeout=MIGRATION_SECONDS
+            f"SELECT {lock}($1, $2)", LOCK_CLASS, MIGRATION_LOCK, timeout=MIGRATION_SECONDS
         )
         try:
             await connection.execute(
@@ -138,7 +141,8 @@ async def migrate(connection: Connection, *, upto: int | None = None) -> None:
                         await connection.execute("INSERT INTO migrations VALUES ($1, now())", number)
                     logger.info("database migrated", extra={"migration": number})
         finally:
-            await connection.execute("SELECT pg_advisory_unlock($1, $2)", LOCK_CLASS, MIGRATION_LOCK)
+            if not within:
+                await connection.execute("SELECT pg_advisory_unlock($1, $2)", LOCK_CLASS, MIGRATION_LOCK)
 
 
 async def _accept_newer(connection: Connection, newest: int, ours: int) -> None:

@@ -30,7 +30,18 @@ from scoreboard.book import Applied
 from scoreboard.database import STATEMENTS, Database, translated
 from scoreboard.envelope import decode_entry, encode_entry
 from scoreboard.errors import BadData, ScoreboardError
-from scoreboard.model import Accepted, Entry, Outcome, Result, Settle, Update, text_of_time
+from scoreboard.group_commit import partition_of
+from scoreboard.model import (
+    Accepted,
+    Entry,
+    Mark,
+    Outcome,
+    Rename,
+    Result,
+    Settle,
+    Update,
+    text_of_time,
+)
 
 if TYPE_CHECKING:
     from scoreboard.database import Connection
@@ -67,6 +78,7 @@ class Letter(Struct, frozen=True):
     reason: str
     body: bytes
     partition: int
+    """Where it was set aside, under the number of partitions of that time."""
     event_id: UUID | None
     user: str
     tries: int
@@ -80,6 +92,13 @@ class Letter(Struct, frozen=True):
             return None if self.event_id is None else decode_entry(self.body)
         except msgspec.DecodeError:
             return None
+
+    def goes_to(self, partitions: int) -> int:
+        """The partition that settles it: its user's, as of every entry that is one user's."""
+        entry = self.entry
+        if isinstance(entry, Update | Rename | Mark):
+            return partition_of(entry.user, partitions)
+        return self.partition if self.partition < partitions else 0
 
     @property
     def what(self) -> str:
@@ -144,7 +163,9 @@ async def write(connection: Connection, partition: int, dead: Sequence[DeadLette
     await connection.execute(STATEMENTS["insert_dead_letters"], *zip(*columns, strict=True))
 
 
-async def settle(connection: Connection, accepted: Accepted, partition: int, apply: Apply) -> Applied:
+async def settle(
+    connection: Connection, accepted: Accepted, partition: int, partitions: int, apply: Apply
+) -> Applied:
     """Carry out one command about a dead letter. To be called in a transaction."""
     command = accepted.entry
     assert isinstance(command, Settle)  # noqa: S101  the caller's part
@@ -153,38 +174,42 @@ async def settle(connection: Connection, accepted: Accepted, partition: int, app
     parts: list[Applied] = []
     outcome = Outcome(Result.REJECTED, str(UUID(bytes=command.command_id)), reason="no_such_letter")
     known = await connection.fetch(STATEMENTS["known_commands"], [command_id])
-    if not known and row is not None and row["partition"] == partition and row["settled"] != "retried":
-        letter = _letter(row)
+    letter = None if row is None else _letter(row)
+    if not known and letter and letter.settled != "retried" and letter.goes_to(partitions) == partition:
         if command.what == "drop":
             status, reason = await _drop(connection, letter, partition, accepted.accept_no)
         else:
-            parts, status, reason = await _retry(connection, accepted, letter, apply)
+            parts, status, reason = await _retry(connection, accepted, partition, letter, apply)
         outcome = Outcome(status, outcome.event_id, reason=reason)
         target = f"dead letter {letter.number}: {letter.what} of {letter.user or 'nobody'}"
         told = (f"{command.what} dead", letter.user, _storable(target), command.principal, accepted.at)
-        await connection.execute(
-            STATEMENTS["insert_commands"], *([one] for one in (command_id, accepted.accept_no, *told))
-        )
+        await connection.execute(STATEMENTS["insert_settled"], command_id, accepted.accept_no, *told)
+        done = int(command.what == "retry" or reason == "dropped")
         await connection.execute(
             STATEMENTS["insert_audit"],
-            *(command_id, accepted.at, command.principal, told[0], told[2], command.why, 1, 1),
+            *(command_id, accepted.at, command.principal, told[0], told[2], command.why, done, done),
         )
-    done = Applied.of(parts)
-    counts = done.counts | {"settled": 1}
-    return Applied([(accepted, outcome)] if accepted.inbox else [], done.rows, counts)
+    whole = Applied.of(parts)
+    counts = whole.counts | {"settled": 1}
+    return Applied([(accepted, outcome)] if accepted.inbox else [], whole.rows, counts)
 
 
 async def _drop(
     connection: Connection, letter: Letter, partition: int, accept_no: int
 ) -> tuple[Result, str | None]:
-    await connection.execute(STATEMENTS["settle_letter"], letter.number, "dropped")
+    """Give a letter up; if its event came again and was decided, what it now is: undoing is another act."""
     if letter.event_id is not None:
+        became = await connection.fetchrow(STATEMENTS["became"], letter.event_id)
+        if became is not None and became["state"] != Result.REVOKED:
+            await connection.execute(STATEMENTS["settle_letter"], letter.number, "retried")
+            return Result(became["state"]), became["reason"]
         await connection.execute(STATEMENTS["plant"], letter.event_id, partition, accept_no)
+    await connection.execute(STATEMENTS["settle_letter"], letter.number, "dropped")
     return Result.APPLIED, "dropped"
 
 
 async def _retry(
-    connection: Connection, accepted: Accepted, letter: Letter, apply: Apply
+    connection: Connection, accepted: Accepted, partition: int, letter: Letter, apply: Apply
 ) -> tuple[list[Applied], Result, str | None]:
     """Judge a letter's event at the command's place; what became of it."""
     entry = letter.entry
@@ -193,7 +218,7 @@ async def _retry(
         await connection.execute(STATEMENTS["settle_letter"], letter.number, "retried")
         return [], Result.APPLIED, None
     if letter.settled == "dropped":
-        await connection.execute(STATEMENTS["uproot"], letter.event_id, letter.partition)
+        await connection.execute(STATEMENTS["uproot"], letter.event_id, partition)
     dead: Sequence[DeadLetter] = ()
     parts: list[Applied] = []
     reason = "it cannot be read by this version"

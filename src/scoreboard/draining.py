@@ -22,7 +22,8 @@ from contextlib import contextmanager
 
 import uvicorn
 
-from scoreboard.api.deadlines import Deadlines, Http
+from scoreboard.api.connection import Http
+from scoreboard.api.deadlines import Deadlines
 from scoreboard.api.outcomes import Outcomes
 from scoreboard.live import Hubs
 

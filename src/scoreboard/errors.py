@@ -27,7 +27,10 @@ import asyncio
 from typing import Any
 
 EX_CONFIG = 78
-"""Exit status of a role or command whose configuration is wrong (sysexits.h): trying again does not help."""
+"""Exit status of a role or command whose configuration is wrong (sysexits.h): trying again does not help.
+
+A role exits with it after each of ``HOPELESS``.
+"""
 
 
 class ScoreboardError(Exception):
@@ -85,6 +88,10 @@ class LogMismatch(ScoreboardError):
 
 class SchemaTooNew(ScoreboardError):
     """This version is too old for the database's schema."""
+
+
+HOPELESS = (ConfigurationError, LogMismatch, SchemaTooNew)
+"""What a role cannot run with, however often it is started: somebody has to decide first."""
 
 
 class BadBackup(ScoreboardError):

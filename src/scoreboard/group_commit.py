@@ -11,11 +11,13 @@ answered at once: nobody waits behind a publish that may never come back.
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import time
 import zlib
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import msgspec
 
@@ -24,6 +26,8 @@ from scoreboard.envelope import ENTRIES, ENTRY_BYTES, Envelope, Sealer, encode_e
 from scoreboard.errors import QueueFull, Unavailable
 from scoreboard.model import Entry
 from scoreboard.queue import Queue
+
+logger = logging.getLogger(__name__)
 
 WAITING_ENTRIES = 20_000  # entries a process that may wait for an envelope: about 6 MB, 40 full envelopes
 RETRY_MOST = 30  # seconds; what drains more slowly than that cannot be foretold
@@ -36,10 +40,10 @@ def partition_of(user: str, partitions: int) -> int:
 
 
 class _Waiting:
-    __slots__ = ("accepted", "data", "wanted")
+    __slots__ = ("data", "told", "wanted")
 
-    def __init__(self, data: msgspec.Raw, *, wanted: bool, accepted: asyncio.Future[None]) -> None:
-        self.data, self.wanted, self.accepted = data, wanted, accepted
+    def __init__(self, data: msgspec.Raw, *, wanted: bool, told: Callable[[Exception | None], None]) -> None:
+        self.data, self.wanted, self.told = data, wanted, told
 
 
 class GroupCommit:
@@ -50,7 +54,7 @@ class GroupCommit:
         self._catalogue, self._inbox = catalogue, inbox
         self._waiting: list[deque[_Waiting]] = [deque() for _ in range(partitions)]
         self._wake = [asyncio.Event() for _ in range(partitions)]
-        self._count = 0  # entries whose future is not done
+        self._count = 0  # entries of which nobody has been told
         self._idle = asyncio.Event()
         self._idle.set()
         self._closing = False
@@ -80,18 +84,29 @@ class GroupCommit:
             QueueFull: too much is waiting already, or (from the future) the log is full; it is not accepted.
             Unavailable: (from the future) whether the entry is in the log is not known.
         """
+        accepted = asyncio.get_running_loop().create_future()
+        self.enter(entry, partial(_settle, accepted), wanted=wanted, partition=partition)
+        return accepted
+
+    def enter(
+        self,
+        entry: Entry,
+        told: Callable[[Exception | None], None],
+        *,
+        wanted: bool = False,
+        partition: int | None = None,
+    ) -> None:
+        """As ``accept``, for who needs no future: ``told`` is called with what went wrong, or ``None``."""
         if self._closing:
             raise Unavailable("This process is stopping.")
         if self._count >= WAITING_ENTRIES:
             raise self._full(QueueFull("Too many updates wait to be written."))
         if partition is None:
             partition = partition_of(entry.user, len(self._waiting))
-        accepted = asyncio.get_running_loop().create_future()
-        self._waiting[partition].append(_Waiting(encode_entry(entry), wanted=wanted, accepted=accepted))
+        self._waiting[partition].append(_Waiting(encode_entry(entry), wanted=wanted, told=told))
         self._count += 1
         self._idle.clear()
         self._wake[partition].set()
-        return accepted
 
     async def run(self) -> None:
         """Publish until cancelled; what is left then is answered ``Unavailable``."""
@@ -155,12 +170,10 @@ class GroupCommit:
             self._idle.set()
         metrics.WAITING.set(self._count)
         for one in gathered:
-            if one.accepted.done():
-                continue  # its request was cancelled
-            if error is None:
-                one.accepted.set_result(None)
-            else:
-                one.accepted.set_exception(error)
+            try:
+                one.told(error)
+            except Exception:  # the others are to be told all the same
+                logger.exception("who waited for an entry could not be told")
 
     def _seal(self, gathered: Sequence[_Waiting]) -> bytes:
         wanted = [place for place, one in enumerate(gathered) if one.wanted]
@@ -176,3 +189,12 @@ class GroupCommit:
             room -= len(bytes(waiting[0].data))
             gathered.append(waiting.popleft())
         return gathered
+
+
+def _settle(accepted: asyncio.Future[None], error: Exception | None) -> None:
+    if accepted.done():
+        return  # its request was cancelled
+    if error is None:
+        accepted.set_result(None)
+    else:
+        accepted.set_exception(error)

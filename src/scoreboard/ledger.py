@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 
 class Batch(Struct, frozen=True):
-    """What is applied at once: the messages after ``previous`` up to and with ``last``."""
+    """What is applied at once: the messages after ``previous`` up to and with ``last``; there may be none."""
 
     partition: int
     stream: str
@@ -57,7 +57,9 @@ class Position(Struct, frozen=True):
 
     stream: str
     last: int
+    """All messages of the partition up to this number are applied; it may be another partition's message."""
     last_at: datetime
+    """When the last message of the partition itself was accepted."""
 
 
 async def lock(connection: Connection, partition: int) -> None:
@@ -150,7 +152,7 @@ async def _apply_parts(
         if isinstance(part, Accepted):
             if isinstance(part.entry, Settle):
                 each = partial(_apply_parts, connection, partition, terms=terms)
-                parts.append(await dead_letters.settle(connection, part, partition, each))
+                parts.append(await dead_letters.settle(connection, part, partition, terms.partitions, each))
             else:
                 parts.append(await amending.apply(connection, part, partition, terms.partitions))
             continue

@@ -110,11 +110,11 @@ def event_id_of_grant(issuer: str, grant_id: str) -> UUID:
 
 
 def _uuid8(*parts: str) -> UUID:
-    digest = hashlib.sha256()
+    pieces: list[bytes] = []
     for part in parts:
         data = part.encode()
-        digest.update(len(data).to_bytes(4, "big") + data)
-    number = bytearray(digest.digest()[:16])
+        pieces += (len(data).to_bytes(4, "big"), data)
+    number = bytearray(hashlib.sha256(b"".join(pieces)).digest()[:16])
     number[6] = number[6] & 0x0F | 0x80  # the version
     number[8] = number[8] & 0x3F | 0x80  # the variant
     return UUID(bytes(number))
@@ -246,7 +246,8 @@ class Amend(Struct, frozen=True, array_like=True, tag_field="kind", tag="amend")
 
 
 class Settle(Struct, frozen=True, array_like=True, tag_field="kind", tag="settle"):
-    """One accepted command: what shall become of a dead letter. It goes to the letter's partition."""
+    """One accepted command: what shall become of a dead letter. It goes to the letter's partition:
+    its user's, if it has one."""
 
     command_id: Annotated[bytes, Meta(min_length=16, max_length=16)]
     letter: int

@@ -49,6 +49,7 @@ GONE_SECONDS = 0.5  # a server that does not answer even that by then is gone: a
 FULL_BYTES = 64 << 10  # with less than this left the log refuses many an envelope: call it full
 ASKED = SYNCS, HEALTH = ("$SYS.REQ.SERVER.PING.VARZ", "$SYS.REQ.SERVER.PING.HEALTHZ")
 """Services of NATS' system account that ours has to import: does it sync, can it write?"""
+NO_MESSAGE = 10037  # there is no such message; another "not found" says that there is no log
 FULL_CODES = (10023, 10047, 10077)  # insufficient resources, insufficient storage, maximum bytes exceeded
 
 
@@ -410,10 +411,31 @@ class Queue:
                     subject=self.subject(partition),
                     next=True,
                 )
-            except nats.js.errors.NotFoundError:
+            except nats.js.errors.NotFoundError as error:
+                if error.err_code != NO_MESSAGE:
+                    raise
                 return None
         assert message.seq is not None and message.time is not None  # noqa: S101, PT018  each message has both
         return message.seq + self._base, message.time
+
+    async def clear_of(self, partition: int, after: int, state: State) -> int:
+        """Up to where the log holds no message of a partition after a number, and never will.
+
+        All messages of the partition up to ``after`` are applied, so all up to the answer are. Where that
+        cannot be told it is ``after`` itself.
+
+        Args:
+            partition: which one.
+            after: how far it has been applied.
+            state: the log as it was before this is asked. That order is what makes the answer safe: whatever
+                is published later gets a number beyond ``state.last``, and what was there before is found
+                now, for it is dropped only if it is applied. Asked the other way round, a message that came
+                in between would be taken for one that is not there.
+        """
+        if state.identity != self._identity or state.first > after + 1:
+            return after  # another log; or one that has lost what nobody can know any more
+        found = await self.oldest(partition, after)
+        return max(after, state.last if found is None else found[0] - 1)
 
     async def last_of(self, partition: int) -> int:
         """The number of the last message that the log holds of a partition; 0 if it holds none."""
@@ -428,8 +450,11 @@ class Queue:
 
     async def trim(self, up_to: int) -> None:
         """Drop the messages up to and with a number. Only what has been applied may be dropped."""
+        first = up_to + 1 - self._base
+        if first <= 1:
+            return  # nothing is before the first; and NATS takes 0 for all
         with _translated():
-            await self._jetstream.purge_stream(self._stream, seq=up_to + 1 - self._base)
+            await self._jetstream.purge_stream(self._stream, seq=first)
 
     async def listen(self, take: Callable[[bytes], Awaitable[None]]) -> str:
         """A subject of our own on which ``take`` gets each message (core NATS: nothing is kept)."""

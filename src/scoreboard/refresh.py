@@ -225,11 +225,11 @@ class Refresher:
             position = await self.board.position(board)
             if board in self._rebuilding:
                 continue  # another partition found out first
-            if position is None:
+            if position is None or partition not in position:  # nothing, or a partition that is new, is there
                 self._rebuilding[board] = tasks.create_task(self._rebuild(board))
                 continue
-            if position.get(partition) != upto:
-                rows = await self.database.changed_rows(board, position.get(partition, -1))
+            if position[partition] != upto:
+                rows = await self.database.changed_rows(board, position[partition])
                 await self.board.catch_up(board, rows, partition=partition, upto=upto)
                 logger.info("board caught up", extra={"board": board, "rows": len(rows)})
             state.told[board] = upto

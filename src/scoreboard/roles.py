@@ -1,7 +1,7 @@
 """The roles that ``scoreboard up`` runs: which processes they are, and one keeper for each.
 
 In: the options and the listening socket. Out: child processes that are started again when they die. A keeper
-must never restart a child that has said that it cannot run with this configuration (``EX_CONFIG``).
+must never restart a child that has said that starting it again does not help (``EX_CONFIG``).
 """
 
 from __future__ import annotations

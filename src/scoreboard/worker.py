@@ -9,7 +9,7 @@ Whatever goes wrong between reading and commit ends the reading; it begins again
 message. So nothing is skipped, and a commit whose outcome was not seen is not repeated. Only what can never
 be applied is set aside, alone (dead_letters.py), so that nothing behind it waits.
 
-It must never acknowledge, skip or trim a message that the cursor has not passed.
+It must never acknowledge or skip a message that the cursor has not passed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import logging
 import time
 from collections.abc import Sequence
 from contextlib import aclosing
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 import asyncpg
 
@@ -34,20 +34,19 @@ from scoreboard.envelope import NotOurs, Sealer
 from scoreboard.errors import Fenced, Unavailable, heed_cancellation
 from scoreboard.ledger import Batch, Position, Terms
 from scoreboard.model import PLACES, Accepted, Result
-from scoreboard.queue import Logged, Queue, State
+from scoreboard.queue import READ_AHEAD, Logged, Queue
 from scoreboard.refresh import Refresher
 from scoreboard.rules import rules_of
+from scoreboard.trimming import Trimmer
 
 logger = logging.getLogger(__name__)
 
 BATCH_ENTRIES = 4_000  # entries a transaction: bounds its memory (about 4 MB) and its time (about 100 ms)
 PULSE_SECONDS = 1.0  # an idle session says something this often; the server ends it after 4 s of silence
+GATHER_SECONDS = 0.025  # between two transactions under load: each costs some 2 ms, whatever is in it
 AGAIN_SECONDS = (0.1, 5.0)  # back-off between tries: first, longest
-LOOK_SECONDS = 1.0  # how often the log's size is looked at: it must not stay full of what is applied
-TRIM_SECONDS = 60.0  # how often what is applied and old is dropped from it
-KEEP = timedelta(days=1)  # how long what is applied stays, so that a restored backup catches up by itself
+LOOK_SECONDS = 1.0  # how often the figures of the log are taken
 SETTLING = {Result.DEAD.value, "settled"}  # what a batch counts when dead letters come or go
-NEAR_BOUND = 0.8  # of the log's bound; beyond it everything applied is dropped
 
 
 class Worker:
@@ -59,6 +58,7 @@ class Worker:
         self._config, self._database_url = config, database_url
         self._queue, self._sealer, self._refresher = queue, sealer, refresher
         self._checker = Checker(config, refresher.database, refresher.board)
+        self._trimmer = Trimmer(queue, refresher.database, config.queue.partitions)
         self._terms = Terms(
             boards=tuple(config.boards),
             rules=rules_of(config.actions, config.timezone),
@@ -112,32 +112,44 @@ class Worker:
         logger.info("applying", extra={"partition": partition, "after": position.last})
         self._applied_to[partition] = position.last
         await self._refresher.begin(partition, (position.last + 1) * PLACES - 1)
-        arrived: asyncio.Queue[list[Logged]] = asyncio.Queue(1)
+        arrived: asyncio.Queue[list[Logged] | int] = asyncio.Queue(1)
         async with asyncio.TaskGroup() as tasks:
             reader = tasks.create_task(self._read(partition, position.last, arrived))
+            passer = tasks.create_task(
+                self._trimmer.keep_from_falling_behind(
+                    partition, lambda: self._applied_to[partition], arrived.put
+                )
+            )
             trimmer = tasks.create_task(self._trim(partition))
             checker = tasks.create_task(self._check(partition))
             try:
                 await self._apply_all(connection, partition, position, arrived)
             finally:
                 reader.cancel()
+                passer.cancel()
                 trimmer.cancel()
                 checker.cancel()
                 self._refresher.end(partition)
 
-    async def _read(self, partition: int, after: int, arrived: asyncio.Queue[list[Logged]]) -> None:
-        """Read ahead by one batch, so that the next one is there when a transaction ends."""
+    async def _read(self, partition: int, after: int, arrived: asyncio.Queue[list[Logged] | int]) -> None:
+        """Read ahead by one batch, so that the next one is there when a transaction ends.
+
+        The first after a pause goes on at once; what comes soon after is gathered, and shares a transaction.
+        """
         async with aclosing(self._queue.read(partition, after)) as batches:
             async for messages in batches:
                 await arrived.put(messages)
+                if len(messages) < READ_AHEAD:
+                    await asyncio.sleep(GATHER_SECONDS)
 
     async def _apply_all(
         self,
         connection: asyncpg.Connection[asyncpg.Record],
         partition: int,
         position: Position,
-        arrived: asyncio.Queue[list[Logged]],
+        arrived: asyncio.Queue[list[Logged] | int],
     ) -> None:
+        """Apply what arrives: messages, or a number up to which there are none that are not applied."""
         while True:
             try:
                 async with asyncio.timeout(PULSE_SECONDS):
@@ -175,8 +187,14 @@ class Worker:
             await asyncio.sleep(pause)
         return await ledger.apply(connection, batch, self._terms, isolating=True)
 
-    def _batches(self, partition: int, position: Position, messages: Sequence[Logged]) -> Sequence[Batch]:
-        """The messages opened and cut into batches of bounded size."""
+    def _batches(
+        self, partition: int, position: Position, messages: Sequence[Logged] | int
+    ) -> Sequence[Batch]:
+        """The messages opened and cut into batches of bounded size; for a number, one without any."""
+        if isinstance(messages, int):
+            if messages <= position.last:
+                return []
+            return [Batch(partition, position.stream, position.last, messages, position.last_at, [])]
         batches: list[Batch] = []
         accepted: list[Accepted] = []
         dead: list[DeadLetter] = []
@@ -243,34 +261,5 @@ class Worker:
             await self._checker.run()
 
     async def _trim(self, partition: int) -> None:
-        """Drop from the log what every partition has applied and is a day old, sooner near its bound."""
-        if partition != 0:
-            return  # one log, one trimmer
-        looks = 0
-        while True:
-            await asyncio.sleep(LOOK_SECONDS)
-            looks += 1
-            with contextlib.suppress(Unavailable):  # it is tried again in a second
-                state = await self._queue.state()
-                if state.bound and state.size > NEAR_BOUND * state.bound:
-                    await self._queue.trim(await self._applied())
-                elif looks * LOOK_SECONDS >= TRIM_SECONDS:
-                    looks = 0
-                    await self._trim_old(state)
-
-    async def _applied(self) -> int:
-        """The sequence up to which every partition has been applied."""
-        return min((await self._refresher.database.positions()).values(), default=0)
-
-    async def _trim_old(self, state: State) -> None:
-        # Sequences grow with time: halve the interval until the first message that is young enough is found.
-        low, high = state.first, await self._applied() + 1
-        while low < high:
-            middle = (low + high) // 2
-            at = await self._queue.time_of(middle)
-            if at is None or at < datetime.now(UTC) - KEEP:
-                low = middle + 1
-            else:
-                high = middle
-        if low > state.first:
-            await self._queue.trim(low - 1)
+        if partition == 0:  # one log, one trimmer
+            await self._trimmer.run()

@@ -15,11 +15,15 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath, QueryParameter
 
-from scoreboard.api.readers import Readers
+from scoreboard.api.connection import Request as Straight
+from scoreboard.api.connection import head_of
+from scoreboard.api.readers import PUBLIC, Readers
 from scoreboard.api.responses import WHO, problems
 from scoreboard.api.services import Services
 from scoreboard.board.form import Page
 from scoreboard.errors import Problem
+from scoreboard.live import Hubs
+from scoreboard.live.wire import Latest
 from scoreboard.model import Around, Frame
 
 LIMIT = 1_000
@@ -139,6 +143,38 @@ def routes(services: Services, readers: Readers) -> list[HTTPRouteHandler]:
 
     # The framework answers OPTIONS itself unless it has met a handler of ours before.
     return [preflight, list_boards, show_board, show_user]
+
+
+class Top:
+    """The default answer of ``GET /boards/{board}``, of a public board, straight from the memory."""
+
+    def __init__(self, hubs: Hubs, board: str) -> None:
+        self._hubs, self._board = hubs, board
+        self._latest: Latest | None = None
+        self._etag = self._head = self._same = b""
+
+    def __call__(self, request: Straight) -> bool:
+        """Answer a request, if there is an answer and nothing more to say than usual."""
+        hub = self._hubs.get(self._board)
+        if hub is None or hub.latest is None or hub.stale or request.body:
+            return False
+        if hub.latest is not self._latest:
+            self._prepare(hub.latest)
+        known = request.headers.get(b"if-none-match")
+        if known is None:
+            request.answer(self._head, hub.latest.json)
+        elif known == self._etag:
+            request.answer(self._same, b"")
+        else:
+            return False  # several, or one of another time
+        return True
+
+    def _prepare(self, latest: Latest) -> None:
+        etag = f'"{latest.frame.epoch}-{latest.frame.seq}"'
+        headers = [*PUBLIC.items(), ("etag", etag)]
+        of_body = [("content-type", "application/json"), ("content-length", str(len(latest.json)))]
+        self._latest, self._etag = latest, etag.encode()
+        self._head, self._same = head_of(200, [*headers, *of_body]), head_of(304, headers)
 
 
 def user_in_path(request: Request[Any, Any, Any], given: str) -> str:

@@ -23,7 +23,7 @@ from scoreboard.dead_letters import Letter
 from scoreboard.envelope import NotOurs
 from scoreboard.errors import Problem
 from scoreboard.history import END
-from scoreboard.model import Settle
+from scoreboard.model import Amend, Settle
 
 ACTS: dict[Literal["retry", "drop"], str] = {
     "retry": "Try a dead letter again: judged now, at the end of the log; it still counts at most once",
@@ -62,7 +62,14 @@ def routes(services: Services) -> list[HTTPRouteHandler]:
             entries = commit.open(letter.body).entries
         except NotOurs as error:
             raise Problem("invalid_field", f"The dead letter cannot be tried again: {error}.") from error
-        await asyncio.gather(*(commit.accept(entry, partition=letter.partition) for entry in entries))
+        goes_to = letter.goes_to(commit.partitions)
+        await asyncio.gather(
+            # What is one user's goes to that user's partition, wherever it came from.
+            *(
+                commit.accept(entry, partition=goes_to if isinstance(entry, Amend | Settle) else None)
+                for entry in entries
+            )
+        )
 
     def act(what: Literal["retry", "drop"], summary: str) -> HTTPRouteHandler:
         @post(
@@ -92,7 +99,9 @@ def routes(services: Services) -> list[HTTPRouteHandler]:
             command = Settle(command_id, choice.number, what, principal.label, choice.reason, letter.user)
             act_id = str(UUID(bytes=command_id))
             try:
-                (outcome,) = await carried_out(commit, outcomes, [(command, letter.partition)])
+                (outcome,) = await carried_out(
+                    commit, outcomes, [(command, letter.goes_to(commit.partitions))]
+                )
             except TimeoutError:
                 return Response(Settled("accepted", act_id), status_code=202)
             status = "dropped" if outcome.reason == "dropped" else outcome.status.value

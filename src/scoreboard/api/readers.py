@@ -17,6 +17,8 @@ from scoreboard.errors import Problem
 from scoreboard.model import Principal
 
 _EXPOSED = {"access-control-expose-headers": "ETag, Retry-After, Scoreboard-Stale"}
+# Of an answer about a public board.
+PUBLIC = {"access-control-allow-origin": "*", "cache-control": "no-cache"} | _EXPOSED
 
 
 class Readers:
@@ -54,7 +56,7 @@ class Readers:
         Anyone may read a public board from any page: there are no cookies that a foreign page could use.
         """
         if board is None or board not in self._boards or self._boards[board].public:
-            return {"access-control-allow-origin": "*", "cache-control": "no-cache"} | _EXPOSED
+            return dict(PUBLIC)
         headers = {"cache-control": "private, no-cache", "vary": "Origin"}
         origin = request.headers.get("origin")
         if origin is not None and self._origins.trusts(origin, request.headers.get("host", "")):

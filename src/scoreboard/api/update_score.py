@@ -5,16 +5,19 @@ In comes a request; out goes 202 once its update is synced to disk in the queue,
 must never answer 202 for what is not on disk, and never take points from a request.
 
 ``UpdateScore`` is a bare ASGI application for the one route: the framework around a handler costs more than
-all the work in it. The documented handlers in ``routes.py`` call the same ``submit``.
+all the work in it. Most requests do not even get that far: ``straight`` answers them on the connection
+(connection.py). The documented handlers in ``updates.py`` call the same ``submit``.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import json
 import re
-from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping, Sequence
+from functools import partial
 from typing import Annotated, Any, TypeVar
 
 import msgspec
@@ -22,6 +25,7 @@ from asyncpg.pgproto.pgproto import UUID
 from msgspec import Meta, Struct
 
 from scoreboard import metrics
+from scoreboard.api.connection import BODY_BYTES, Request, answer_of, head_of
 from scoreboard.api.forms import ActionId, UserId
 from scoreboard.api.outcomes import Outcomes
 from scoreboard.api.problems import MEDIA_TYPE, headers_of, problem_of
@@ -32,7 +36,6 @@ from scoreboard.errors import Problem
 from scoreboard.group_commit import GroupCommit
 from scoreboard.model import Principal, Scope, Update
 
-BODY_BYTES = 4 * 1024
 BATCH_BYTES = 2 * 1024 * 1024
 BATCH_UPDATES = 1_000
 WAIT_SECONDS = 10.0  # the longest that Prefer: wait is honoured
@@ -62,6 +65,7 @@ class Answer(Struct, frozen=True):
 _submission = msgspec.json.Decoder(Submission)
 _submissions = msgspec.json.Decoder(list[Submission])
 _encode = msgspec.json.Encoder().encode
+_ACCEPTED = metrics.REQUESTS.labels("accepted")
 
 
 class UpdateScore:
@@ -82,14 +86,55 @@ class UpdateScore:
                 wait = wait_of([v.decode("latin-1") for k, v in scope["headers"] if k == b"prefer"])
             answer = await self.submit(principal, submission, wait)
         except Exception as error:
-            problem = problem_of(error)
-            metrics.REQUESTS.labels(problem.code).inc()
+            problem = _refused(error)
             extra = [(k.encode(), v.encode()) for k, v in headers_of(problem).items()]
             await respond(send, problem.status, problem.body(), MEDIA_TYPE.encode(), extra)
             return
         metrics.REQUESTS.labels(answer.body.status).inc()
         extra = [(b"preference-applied", b"wait=%d" % wait)] if wait and answer.status == 200 else []
         await respond(send, answer.status, answer.body, b"application/json", extra)
+
+    def straight(self, request: Request) -> bool:
+        """Answer a request if all that decides on it is known here; ``False``: it has to be asked for.
+
+        The decisions are those of ``__call__``, in the same order.
+        """
+        given = request.headers
+        authorization = given.get(b"authorization")
+        if authorization is None or given.get(b"content-type") != b"application/json":
+            return False
+        try:
+            submission = parse(request.body)
+            if ":" not in submission.action_id:
+                return False  # a grant: whose key signed it may have to be asked for
+            principal = self._auth.at_once(authorization, request.peer, given.get(b"x-forwarded-for"))
+            if principal is None:
+                return False
+            update = self._policy.decide(principal, submission.user_id, submission.action_id)
+        except Exception as error:
+            _answer(request, _refused(error))
+        else:
+            self._enter(update, partial(_answer, request))
+        return True
+
+    def _enter(self, update: Update, answer: Callable[[Accepted | Problem], None]) -> None:
+        """Have an update accepted; ``answer`` is called with what is to be said, now or later."""
+        told = partial(self._entered, update, answer)
+        try:
+            self._commit.enter(update, told)
+        except Exception as error:
+            told(error)
+
+    def _entered(
+        self, update: Update, answer: Callable[[Accepted | Problem], None], error: Exception | None
+    ) -> None:
+        event_id = str(UUID(update.event_id))
+        if error is not None:
+            answer(_refused(error, event_id))
+            return
+        self._outcomes.remember(update.event_id, update.user)
+        _ACCEPTED.inc()
+        answer(Accepted("accepted", event_id))
 
     async def submit(self, principal: Principal, submission: Submission, wait: float = 0) -> Answer:
         """Decide on one update and have it accepted.
@@ -133,7 +178,7 @@ class UpdateScore:
         self._outcomes.remember(update.event_id, update.user)
 
     async def submit_all(
-        self, principal: Principal, submissions: Iterable[Submission], wait: float = 0
+        self, principal: Principal, submissions: Sequence[Submission], wait: float = 0
     ) -> list[Any]:
         """What each of many updates would have been answered alone, in their order.
 
@@ -143,17 +188,29 @@ class UpdateScore:
         if principal.kind != "service" or Scope.SCORE_WRITE not in principal.scopes:
             raise insufficient(Scope.SCORE_WRITE)
 
-        async def one(submission: Submission) -> Any:
+        async def ask(place: int, submission: Submission) -> None:
             try:
                 answer = await self.submit(principal, submission, wait)
             except Exception as error:
-                problem = problem_of(error)
-                metrics.REQUESTS.labels(problem.code).inc()
-                return problem.body()
-            metrics.REQUESTS.labels(answer.body.status).inc()
-            return answer.body
+                answers.put(place, _refused(error))
+            else:
+                metrics.REQUESTS.labels(answer.body.status).inc()
+                answers.put(place, answer.body)
 
-        return await asyncio.gather(*(one(submission) for submission in submissions))
+        answers = _Answers(len(submissions))
+        async with asyncio.TaskGroup() as tasks:
+            for place, submission in enumerate(submissions):
+                user_id, action_id = submission.user_id, submission.action_id
+                if wait or ":" not in action_id:  # its outcome, or a grant's key, may have to be waited for
+                    tasks.create_task(ask(place, submission))
+                    continue
+                try:
+                    update = self._policy.decide(principal, user_id, action_id)
+                except Exception as error:
+                    answers.put(place, _refused(error))
+                else:
+                    self._enter(update, partial(answers.put, place))
+            return await answers.all
 
 
 class Accepted(Struct, frozen=True, rename="camel"):
@@ -161,6 +218,47 @@ class Accepted(Struct, frozen=True, rename="camel"):
 
     status: str
     event_id: str
+
+
+class _Answers:
+    """What is to be said of each of many updates, in their order."""
+
+    def __init__(self, count: int) -> None:
+        self._bodies: list[Any] = [None] * count
+        self._left = count
+        self.all: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
+        if not count:
+            self.all.set_result([])
+
+    def put(self, place: int, answer: Any) -> None:
+        """Of one there is an answer, or a problem."""
+        self._bodies[place] = answer.body() if isinstance(answer, Problem) else answer
+        self._left -= 1
+        if not self._left and not self.all.done():
+            self.all.set_result(self._bodies)
+
+
+def _answer(request: Request, what: Accepted | Problem) -> None:
+    if isinstance(what, Problem):
+        request.answer(*answer_of(what))
+    else:
+        request.answer(_HEAD, _encode(what))
+
+
+def _refused(error: Exception, event_id: str | None = None) -> Problem:
+    # In a context of its own: a fault of ours gives its log line the id that the client is told.
+    problem = contextvars.copy_context().run(problem_of, error, event_id)
+    metrics.REQUESTS.labels(problem.code).inc()
+    return problem
+
+
+_HEAD = head_of(
+    202,
+    [
+        ("content-type", "application/json"),
+        ("content-length", str(len(_encode(Accepted("accepted", str(UUID(bytes(16)))))))),
+    ],
+)
 
 
 def parse(body: bytes) -> Submission:

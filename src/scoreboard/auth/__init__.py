@@ -85,6 +85,26 @@ class Auth:
         except NotYetKnown as unknown:
             return await once_more(unknown, lambda: self.tokens.principal(credentials), "invalid_token")
 
+    def at_once(self, authorization: bytes, peer: str, forwarded: bytes | None) -> Principal | None:
+        """As ``who`` for a write, if it is known here whose credentials these are; ``None`` says no more.
+
+        Raises:
+            Problem: ``rate_limited``.
+        """
+        scheme, _, rest = authorization.decode("latin-1").partition(" ")
+        credentials = rest.strip()
+        if scheme.lower() != "bearer":
+            return None
+        if credentials.startswith(KEY_PREFIX):
+            principal = self.keys.remembered(credentials)
+        else:
+            principal = self.tokens.remembered(credentials)
+        if principal is not None:
+            hops = [] if forwarded is None else [forwarded.decode("latin-1")]
+            self._rates.address(self.proxies.client(peer, hops), write=True)
+            self._rates.principal(principal)
+        return principal
+
     async def run(self) -> None:
         """Notice what becomes of keys, issuers' and services', until cancelled."""
         async with asyncio.TaskGroup() as tasks:

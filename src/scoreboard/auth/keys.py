@@ -99,11 +99,9 @@ class Keys:
             Problem: ``invalid_token``; if the key is not known here, ``rate_limited`` when the address had
                 too many looked up, ``unavailable`` when it cannot be looked up.
         """
+        if (remembered := self.remembered(key)) is not None:
+            return remembered
         digest = hash_of_key(key)
-        known = self._known.get(digest)
-        if known is not None and known.ends > monotonic():
-            self._used.add(known.principal.id)
-            return known.principal
         if not _FORM.fullmatch(key) or self._unknown.get(digest, 0.0) > monotonic():
             raise Problem("invalid_token", "There is no such key.")
         if digest not in self._look_up:
@@ -113,6 +111,14 @@ class Keys:
             raise Problem("invalid_token", "There is no such key.")
         self._used.add(found.principal.id)
         return found.principal
+
+    def remembered(self, key: str) -> Principal | None:
+        """The service whose key this is, if that is known here."""
+        known = self._known.get(hash_of_key(key))
+        if known is None or known.ends <= monotonic():
+            return None
+        self._used.add(known.principal.id)
+        return known.principal
 
     def stands(self, key_id: str) -> bool:
         """Do the grants stand that this key had made? They do when it has ended, but not when it was revoked.

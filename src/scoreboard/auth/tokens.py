@@ -62,24 +62,37 @@ class Tokens:
             Problem: ``invalid_token`` or ``token_expired``.
             NotYetKnown: the issuer's key is not known.
         """
-        digest = hashlib.sha256(token.encode()).digest()
-        known = self._remembered.get(digest)
-        if known is not None:
-            if time.time() < known.exp and known.keyring.keys is known.keys:
-                return known.principal
-            del self._remembered[digest]
+        if (remembered := self.remembered(token)) is not None:
+            return remembered
         found = verified(token, self._keyrings, TOKEN)
         if found.expired:
             raise Problem("token_expired")
         principal = _principal(found.claims, found.keyring.name)
         if len(self._remembered) >= REMEMBERED:
             self._remembered.pop(next(iter(self._remembered)))  # the oldest
-        self._remembered[digest] = _Remembered(principal, found.claims["exp"], found.keyring, found.keys)
+        self._remembered[_digest(token)] = _Remembered(
+            principal, found.claims["exp"], found.keyring, found.keys
+        )
         return principal
+
+    def remembered(self, token: str) -> Principal | None:
+        """The user that a token vouches for, if it has been verified before and that still holds."""
+        digest = _digest(token)
+        known = self._remembered.get(digest)
+        if known is None:
+            return None
+        if time.time() < known.exp and known.keyring.keys is known.keys:
+            return known.principal
+        del self._remembered[digest]
+        return None
 
     async def run(self) -> None:
         """Follow the issuers' keys until cancelled."""
         await keyring.follow(self._keyrings.values())
+
+
+def _digest(token: str) -> bytes:
+    return hashlib.sha256(token.encode()).digest()
 
 
 def own_keyring(environment: Environment, purpose: str) -> Keyring | None:

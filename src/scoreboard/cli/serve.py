@@ -9,7 +9,8 @@ from pathlib import Path
 
 import click
 
-from scoreboard.cli.command import Deployment, command, main
+from scoreboard.cli.command import Deployment, command, fail, main
+from scoreboard.errors import EX_CONFIG, HOPELESS
 
 WORKER_PORT = 8002
 
@@ -65,7 +66,10 @@ def _role(role: str) -> Callable[..., None]:
         settings = app.Settings(config=deployment.config, environment=deployment.environment)
         sock = listen_near(host, WORKER_PORT) if port is None else listen(host, port)
         logging.getLogger(__name__).info("%s at %s", role, base_url(host, sock))
-        app.run_role(role, settings, sock)
+        try:
+            app.run_role(role, settings, sock)
+        except HOPELESS as error:
+            fail(str(error), EX_CONFIG)  # for whoever starts it again whenever it ends: not after this
 
     return run
 

@@ -18,5 +18,18 @@ SELECT count(*) FROM dead_letters WHERE settled IS NULL;
 -- settle_letter: an operator has decided; nothing is removed
 UPDATE dead_letters SET settled = $2 WHERE accept_no = $1;
 
+-- became: what has become of a letter's event or command that came again by itself
+SELECT state, reason FROM states WHERE event_id = $1
+UNION ALL SELECT 'applied', NULL FROM commands WHERE command_id = $1;
+
+-- reopen_letter: its event is no longer revoked before it came; one that has come needs no letter
+UPDATE dead_letters SET settled = NULL
+WHERE event_id = $1 AND settled = 'dropped' AND NOT EXISTS (SELECT FROM events WHERE event_id = $1)
+RETURNING accept_no;
+
 -- still_dead: it was tried again, in vain
 UPDATE dead_letters SET tries = tries + 1, reason = $2, settled = NULL WHERE accept_no = $1;
+
+-- insert_settled: what was commanded; unless a command was tried again: that one has this place in the log now
+INSERT INTO commands (command_id, accept_no, kind, user_id, detail, principal, at)
+SELECT $1, $2, $3, $4, $5, $6, $7 WHERE NOT EXISTS (SELECT FROM commands WHERE accept_no = $2);

@@ -22,6 +22,9 @@ SELECT partition, stream, last, last_at FROM cursor ORDER BY partition;
 INSERT INTO planted SELECT p.event_id, n, min(p.accept_no) FROM planted p, generate_series(0, $1::integer - 1) AS n
 GROUP BY p.event_id, n ON CONFLICT DO NOTHING;
 
+-- unplant_others: partitions that there are no more are told nothing, and must not tell it if there are more again
+DELETE FROM planted WHERE partition >= $1;
+
 -- try_partition: for an act beside the worker: is nobody applying this partition, and will nobody until it is done?
 SELECT pg_try_advisory_xact_lock($1, $2);
 

@@ -1,0 +1,328 @@
+"""A client's connection: uvicorn's, with deadlines, an end of our own, and a straight way for the hot routes.
+
+In come bytes, out go requests to the ASGI application and its answers. A request whose answer needs nothing
+but what this process has at hand goes straight: its handler is called when the request has come whole, and
+answers at once or later, without scope, messages, task or framework around it. A handler that has to wait for
+anything else, or does not like a request, says so before it has done anything, and the application gets it.
+
+Such a request is answered in its turn like any other, and its size is bounded before it is read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from http import HTTPStatus
+from typing import Any, TypeAlias, TypeVar
+
+import msgspec
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from scoreboard.api.deadlines import Deadlines
+from scoreboard.api.problems import MEDIA_TYPE, headers_of
+from scoreboard.errors import Problem
+
+HEAD_BYTES = 64 * 1024
+"""Of a request's head; its last piece may be up to 256 KiB more. The parser has no bound itself."""
+BODY_BYTES = 4 * 1024
+"""Of a request of the straight way."""
+Protocol = TypeVar("Protocol", bound=asyncio.BaseProtocol)
+_MAPPED = "::ffff:"  # how a socket for both families tells IPv4 addresses
+# Headers that a handler of the straight way may look at; one that comes twice is the application's to judge.
+_HEADERS = frozenset(
+    (b"authorization", b"content-length", b"content-type", b"if-none-match", b"x-forwarded-for")
+)
+# Headers that make the application do more than answer.
+_MORE = frozenset(
+    (b"content-encoding", b"expect", b"origin", b"prefer", b"transfer-encoding", b"upgrade", b"x-request-id")
+)
+
+
+class _Unheard:
+    """What uvicorn tells a request that waits for its body or end. Ours do not."""
+
+    def set(self) -> None:
+        """Nobody waits."""
+
+
+class Request:
+    """A request of the straight way; to uvicorn it is the one that is being answered."""
+
+    __slots__ = (
+        "body",
+        "connection",
+        "disconnected",
+        "handler",
+        "headers",
+        "keep_alive",
+        "response_complete",
+    )
+    message_event = _Unheard()
+    scope: Any = None
+
+    def __init__(self, connection: Http, handler: Handler, headers: Mapping[bytes, bytes]) -> None:
+        self.connection, self.handler = connection, handler
+        self.headers = headers
+        """Those that a handler may look at, by their names in lower case."""
+        self.body = b""
+        self.keep_alive = True
+        self.disconnected = self.response_complete = False
+
+    @property
+    def peer(self) -> str:
+        """The address that has opened the connection."""
+        return self.connection.client[0] if self.connection.client else ""
+
+    def answer(self, head: bytes, body: bytes) -> None:
+        """The answer, once. ``head``: made by ``head_of``; ``body``: as long as that says."""
+        self.connection.answer(self, head, body)
+
+
+Handler: TypeAlias = Callable[[Request], bool]
+"""Answers a request, or will; ``False``: it has done nothing, and the application shall answer."""
+Straight: TypeAlias = Mapping[tuple[bytes, bytes], Handler]
+"""Handlers by method and target, as sent."""
+
+
+def head_of(status: int, headers: Iterable[tuple[str, str]]) -> bytes:
+    """Status line and headers of an answer, without those that all answers have."""
+    lines = [
+        f"HTTP/1.1 {status} {HTTPStatus(status).phrase}",
+        *(f"{name}: {value}" for name, value in headers),
+    ]
+    return ("\r\n".join(lines) + "\r\n").encode()
+
+
+def answer_of(problem: Problem) -> tuple[bytes, bytes]:
+    """Head and body of a problem."""
+    body = msgspec.json.encode(problem.body())
+    headers = {"content-type": MEDIA_TYPE, "content-length": str(len(body))} | headers_of(problem)
+    return head_of(problem.status, headers.items()), body
+
+
+class Http(HttpToolsProtocol):
+    """uvicorn's connection, with deadlines and the straight way."""
+
+    def __init__(self, deadlines: Deadlines, straight: Straight, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._deadlines = deadlines
+        self._straight = straight
+        self._request: Request | None = None
+        """Of the straight way, while it comes."""
+        self._every: tuple[Any, bytes] = (None, b"")
+        self._upgraded = False
+        self._in_head = self._in_body = False
+        self._head = 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """A client has connected; its first request is awaited."""
+        super().connection_made(transport)
+        if self.client is not None and self.client[0].startswith(_MAPPED):
+            self.client = (self.client[0].removeprefix(_MAPPED), self.client[1])
+        if not self._deadlines.admit():
+            transport.write(_BUSY)
+            transport.close()
+        self._deadlines.wait(self, self._deadlines.seconds)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The socket is gone."""
+        if not self._upgraded:
+            self._deadlines.gone(self)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """A piece of a request, or all of it, or more."""
+        if self.transport.is_closing():
+            return  # what comes after the end is nobody's
+        before = (self._in_head, self._in_body)
+        super().data_received(data)
+        if self._upgraded:
+            return
+        if self._in_head:
+            self._head = self._head + len(data) if before[0] else len(data)
+            if self._head > HEAD_BYTES:
+                self.send_400_response("The request's head is too large.")
+        self._review(anew=before != (self._in_head, self._in_body))
+
+    def pause_writing(self) -> None:
+        """The client does not take its answer."""
+        super().pause_writing()
+        self._deadlines.wait(self, self._deadlines.taking)
+
+    def resume_writing(self) -> None:
+        """It does again."""
+        super().resume_writing()
+        self._review(anew=True)
+
+    def is_ours(self) -> bool:
+        """Is it we who do not read on, and not the client that does not send?"""
+        return self.flow.read_paused and not self.flow.write_paused and not self.transport.is_closing()
+
+    def _review(self, *, anew: bool) -> None:
+        """Is something awaited now? ``anew`` if it is something else than before."""
+        idle = self.cycle is None or self.cycle.response_complete  # type: ignore[redundant-expr]
+        if self._in_head or self._in_body or self.transport.is_closing():
+            self._deadlines.wait(self, self._deadlines.seconds, anew=anew)
+        elif idle and self.timeout_keep_alive_task is None:
+            # An empty line before a request: uvicorn has stopped its own clock.
+            self._deadlines.wait(self, self._deadlines.seconds, anew=False)
+        elif not self.flow.write_paused:
+            self._deadlines.done(self)
+
+    def handle_websocket_upgrade(self) -> None:
+        """The socket is live's from here on.
+
+        Unless requests before this one still wait: their answers come first (RFC 9112 9.3.2), and then
+        the connection ends.
+        """
+        if self.parser.get_http_version() != "1.1":
+            self.send_400_response("A WebSocket begins with HTTP/1.1.")  # RFC 6455 section 4.2.1
+            return
+        if self.cycle is not None and not self.cycle.response_complete:  # type: ignore[redundant-expr]
+            self.cycle.keep_alive = False
+            return
+        self._upgraded = True
+        self._deadlines.gone(self)
+        super().handle_websocket_upgrade()
+
+    def hand_over(
+        self,
+        cycle: RequestResponseCycle,
+        make: Callable[[set[Any]], Protocol],
+        headers: Mapping[str, str],
+    ) -> Protocol | None:
+        """Begin to answer the request, and give the socket away: the body is another protocol's, without end.
+
+        Args:
+            cycle: the request. What was sent behind it gets no answer: this one has no end.
+            make: makes that protocol, given uvicorn's set of connections. If it raises, nothing has happened.
+            headers: of the answer, which is 200.
+
+        Returns:
+            The protocol; ``None`` if the client has gone.
+        """
+        if cycle.disconnected:
+            return None
+        protocol = make(self.connections)
+        self._upgraded = True
+        self._deadlines.gone(self)
+        self.connections.discard(self)
+        self.pipeline.clear()
+        cycle.response_started = cycle.response_complete = True
+        head = head_of(HTTPStatus.OK, headers.items())
+        self.transport.write(head + self._of_every_answer() + b"connection: close\r\n\r\n")
+        self.flow.resume_reading()
+        protocol.connection_made(self.transport)
+        return protocol
+
+    def send_400_response(self, msg: str) -> None:
+        """What cannot be read as a request is answered like everything else."""
+        self.transport.write(_last_answer(Problem("malformed_request", msg)))
+        self.transport.close()
+
+    def on_message_begin(self) -> None:
+        """The first byte of a request."""
+        self._in_head = True
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        """The head has come; the body is next, if there is one."""
+        self._in_head, self._in_body = False, True
+        handler = self._straight.get((self.parser.get_method(), self.url))
+        if handler is not None:
+            self._request = self._going_straight(handler)
+        if self._request is not None:
+            self.cycle = self._request  # type: ignore[assignment]  # it is all of one that is used
+        else:
+            self._to_the_application()
+
+    def _going_straight(self, handler: Handler) -> Request | None:
+        busy = self.cycle is not None and not self.cycle.response_complete  # type: ignore[redundant-expr]
+        if busy or self.flow.write_paused or self._deadlines.draining:
+            return None
+        if self.parser.get_http_version() != "1.1" or not self.parser.should_keep_alive():
+            return None
+        headers: dict[bytes, bytes] = {}
+        for name, value in self.headers:
+            if name in _HEADERS:
+                if name in headers:
+                    return None
+                headers[name] = value
+            elif name in _MORE:
+                return None
+        if int(headers.get(b"content-length", 0)) > BODY_BYTES:
+            return None
+        return Request(self, handler, headers)
+
+    def _to_the_application(self) -> None:
+        super().on_headers_complete()
+        cycle: RequestResponseCycle | None = self.cycle
+        if self.parser.get_method() == b"GET" and cycle is not None and cycle.scope is self.scope:
+            self.scope["hand_over"] = partial(self.hand_over, cycle)  # type: ignore[typeddict-unknown-key]
+        if self._deadlines.draining:
+            self.last_one()
+
+    def last_one(self) -> None:
+        """The newest request is the last one on this connection; the answer says so."""
+        if self.cycle is not None:
+            self.cycle.keep_alive = False
+
+    def on_body(self, body: bytes) -> None:
+        """A piece of the body."""
+        if self._request is not None:
+            self._request.body += body
+        else:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """The request has come whole."""
+        self._in_body = False
+        request, self._request = self._request, None
+        if request is not None:
+            if request.handler(request):
+                return
+            self.cycle = None  # type: ignore[assignment]
+            self._to_the_application()
+            super().on_body(request.body)
+        super().on_message_complete()
+
+    def _of_every_answer(self) -> bytes:
+        """The headers of each answer; uvicorn makes new ones each second, for the date."""
+        headers = self.server_state.default_headers
+        if headers is not self._every[0]:
+            self._every = headers, b"".join(name + b": " + value + b"\r\n" for name, value in headers)
+        return self._every[1]
+
+    def answer(self, request: Request, head: bytes, body: bytes) -> None:
+        """Answer a request of the straight way."""
+        if request.disconnected:
+            return
+        last = b"" if request.keep_alive else b"connection: close\r\n"
+        self.transport.write(b"".join((head, self._of_every_answer(), last, b"\r\n", body)))
+        request.response_complete = True
+        if not request.keep_alive:
+            self.transport.close()
+        self.on_response_complete()
+
+
+def _last_answer(problem: Problem) -> bytes:
+    """To a client that is cut off: nothing else is known of it."""
+    head, body = answer_of(problem)
+    return (
+        head
+        + b"connection: close\r\nx-content-type-options: nosniff\r\nreferrer-policy: no-referrer\r\n\r\n"
+        + body
+    )
+
+
+_BUSY = _last_answer(Problem("unavailable", "Too many connections.", retry_after=1))
+
+
+def http(deadlines: Deadlines, straight: Straight | None = None) -> Callable[..., Http]:
+    """What ``uvicorn.Config(http=...)`` takes."""
+
+    def connection(**kwargs: Any) -> Http:
+        return Http(deadlines, straight or {}, **kwargs)
+
+    return connection
