@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 
 from deployment import Deployment
+from scoreboard import rates
+from scoreboard.auth import keys
 from scoreboard.config import Config, Environment
 from scoreboard.engines import Urls, engines
 
@@ -47,6 +49,25 @@ async def deploy(engine_urls: Urls) -> AsyncIterator[Deploy]:
             return made
 
         yield make
+
+
+class Clock:
+    """The clock of keys and rates; it stands still."""
+
+    def __init__(self) -> None:
+        self.now = 1_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """A clock that goes when the test says so."""
+    made = Clock()
+    monkeypatch.setattr(keys, "monotonic", made)
+    monkeypatch.setattr(rates, "monotonic", made)
+    return made
 
 
 @pytest.fixture

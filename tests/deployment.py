@@ -77,7 +77,7 @@ class Deployment:
             _running(lambda stop: serve(self.settings, sock, stop, asyncio.Event(), api=api, live=live)),
             httpx.AsyncClient(base_url=url, headers=bearer(self.key), timeout=SECONDS) as client,
         ):
-            await until(lambda: _answers(client))
+            await until(lambda: is_live(client))
             yield client
 
     @asynccontextmanager
@@ -193,7 +193,8 @@ async def is_ready(client: httpx.AsyncClient) -> bool:
     return (await client.get("/health/ready")).status_code == 200
 
 
-async def _answers(client: httpx.AsyncClient) -> bool:
+async def is_live(client: httpx.AsyncClient) -> bool:
+    """Does the process answer?"""
     try:
         return (await client.get("/health/live")).status_code == 200
     except httpx.TransportError:

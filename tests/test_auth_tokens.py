@@ -10,6 +10,7 @@ import time
 import tracemalloc
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -278,6 +279,17 @@ def test_a_file_that_is_no_fitting_public_key_is_refused_at_start(
         tokens_of(algorithms=(algorithm,), keys=(pem,))
 
 
+async def soon(judge: Tokens, old: str, new: str, first: str, second: str) -> None:
+    """Wait, not for long, until the two tokens are judged so."""
+    began = time.monotonic()
+
+    async def so() -> bool:
+        return (code(judge, old), code(judge, new)) == (first, second)
+
+    await until(so)
+    assert time.monotonic() - began < 5
+
+
 async def test_a_key_file_that_changes_or_goes_takes_effect_within_seconds(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -287,15 +299,7 @@ async def test_a_key_file_that_changes_or_goes_takes_effect_within_seconds(
     old, new = ID.token(), other.token()
     async with followed(judge):
         assert (code(judge, old), code(judge, new)) == ("fine", "invalid_token")
-
-        async def is_now(first: str, second: str) -> None:
-            began = time.monotonic()
-
-            async def so() -> bool:
-                return (code(judge, old), code(judge, new)) == (first, second)
-
-            await until(so)
-            assert time.monotonic() - began < 5
+        is_now = partial(soon, judge, old, new)
 
         (tmp_path / "next.pem").write_text(other.pem)
         (tmp_path / "next.pem").replace(file)
@@ -334,15 +338,7 @@ async def test_a_file_with_a_secret_that_changes_or_goes_takes_effect_within_sec
     old, new = hs256(SECRET), hs256(next_secret)
     async with followed(judge):
         assert (code(judge, old), code(judge, new)) == ("fine", "invalid_token")
-
-        async def is_now(first: str, second: str) -> None:
-            began = time.monotonic()
-
-            async def so() -> bool:
-                return (code(judge, old), code(judge, new)) == (first, second)
-
-            await until(so)
-            assert time.monotonic() - began < 5
+        is_now = partial(soon, judge, old, new)
 
         secret_file(file, next_secret, 0o644)
 

@@ -211,3 +211,24 @@ async def test_a_password_in_the_url_is_not_in_the_error() -> None:
         await board.position(NAME)
     assert "hidden" not in str(caught.value)
     await board.close()
+
+
+async def test_nonsense_that_somebody_publishes_ends_nothing(valkey: Valkey) -> None:
+    async with (
+        board_on(valkey) as board,
+        watched(board) as watch,
+        aclosing(board.touched([NAME])) as touched,
+        valkey.client() as client,
+    ):
+        await watch.next()
+        first = asyncio.create_task(anext(touched))
+        channel = board._specs[NAME].channel
+
+        async def heard() -> bool:
+            return bool(await client.publish(f"{channel}:users", b"\xff"))
+
+        await until(heard)
+        assert (await first)[0] == NAME
+        await client.publish(channel, b"\xff")
+        await told(board, row("a", 1, 1))
+        assert await watch.scores() == [1]

@@ -21,7 +21,7 @@ from scoreboard.database import Database
 from scoreboard.model import Scope
 
 USERS = 40
-KINDS = ("missing", "extra", "score", "reached", "name", "entry", "frame")
+KINDS = ("missing", "extra", "score", "reached", "name", "entry", "frame", "unreadable")
 MENDED_SECONDS = 5.0  # a small board is compared whole each second
 
 
@@ -152,6 +152,10 @@ async def stored_frame(it: Broken) -> None:
     await it.redis.hset(it.meta, "frame", raw.replace(b"\x1f7", b"\x1f8"))
 
 
+async def unreadable_frame(it: Broken) -> None:
+    await it.redis.hset(it.meta, "frame", "nonsense")
+
+
 WAYS: dict[Callable[[Broken], Any], set[str]] = {
     wrong_score: {"score"},
     score_in_the_ranking_alone: {"score"},
@@ -166,7 +170,47 @@ WAYS: dict[Callable[[Broken], Any], set[str]] = {
     from_the_past: {"entry"},
     nonsense: {"missing"},
     stored_frame: {"frame"},
+    unreadable_frame: {"frame"},
 }
+
+
+async def without_end(it: Broken) -> None:
+    await it.redis.zadd((await it.keys())[0], {(await it.entry("u17"))[2]: "inf"})
+
+
+async def without_end_below_the_top(it: Broken) -> None:
+    await it.redis.zadd((await it.keys())[0], {form.member_of(3, "last"): "inf"})
+
+
+async def no_text(it: Broken) -> None:
+    await it.redis.zadd((await it.keys())[0], {b"\xff" * 30: 5})
+
+
+async def position_in_words(it: Broken) -> None:
+    await it.redis.hset(it.meta, "upto:0", "soon")
+
+
+async def position_of_no_partition(it: Broken) -> None:
+    await it.redis.hset(it.meta, "upto:x", form.version(7))
+
+
+async def uncounted(it: Broken) -> None:
+    await it.redis.hset(it.meta, "seq", "many")
+
+
+async def lost_count(it: Broken) -> None:
+    await it.redis.hdel(it.meta, "seq", "epoch")
+
+
+UNREADABLE = (
+    without_end,
+    without_end_below_the_top,
+    no_text,
+    position_in_words,
+    position_of_no_partition,
+    uncounted,
+    lost_count,
+)
 
 
 @pytest.fixture(scope="module")
@@ -189,6 +233,40 @@ async def test_what_is_wrong_by_hand_is_mended_within_seconds_and_told(board: Br
     await board.mended()
     assert await found() <= WAYS[way] | {"frame"}
     assert await board.redis.hget(board.meta, "epoch") == epoch  # mended, not rebuilt
+
+
+@pytest.mark.parametrize("way", UNREADABLE, ids=lambda way: way.__name__)
+async def test_what_cannot_even_be_read_is_rebuilt_and_the_log_goes_on(board: Broken, way: Any) -> None:
+    await board.mended()
+    before, frame = told()["unreadable"], await board.board.frame("main")
+    await way(board)
+
+    async def rebuilt() -> bool:
+        assert frame is not None
+        return await board.redis.hget(board.meta, "epoch") not in (frame.epoch.encode(), None)
+
+    async with asyncio.timeout(MENDED_SECONDS):
+        await until(rebuilt)
+    await board.mended()
+    assert told()["unreadable"] > before
+    assert (await submit(board.client, "u1", f"point:{way.__name__}")).json()["status"] == "applied"
+
+
+async def test_a_comparison_that_breaks_does_not_hold_up_the_log(
+    board: Broken, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def broken_read(*_: Any) -> Any:
+        raise RuntimeError("planted")
+
+    async def tried() -> bool:
+        return "planted" in caplog.text
+
+    monkeypatch.setattr(Board, "members", broken_read)
+    await until(tried)
+    assert (await submit(board.client, "u1", "point:broken")).json()["status"] == "applied"
+    monkeypatch.undo()
+    await surplus_user(board)
+    await board.mended()
 
 
 async def test_screens_see_what_is_mended(deploy: Deploy, monkeypatch: pytest.MonkeyPatch) -> None:

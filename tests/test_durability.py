@@ -12,7 +12,7 @@ import httpx
 import msgspec
 import pytest
 
-from deployment import Deployment, bearer, free_port, submit, until
+from deployment import Deployment, bearer, free_port, is_live, submit, until
 from foreign import SYNCING, TELLING, nats_configured, nats_server
 from processes import run, settings_of, started
 from scoreboard.api.health import ASK_SECONDS
@@ -140,14 +140,7 @@ async def test_roles_refuse_to_start_unless_told_and_then_say_so(
             started("api", "--port", port, cwd=tmp_path, settings=settings),
             httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", headers=bearer(deployment.key)) as client,
         ):
-
-            async def live() -> bool:
-                try:
-                    return (await client.get("/health/live")).is_success
-                except httpx.TransportError:
-                    return False
-
-            await until(live)
+            await until(lambda: is_live(client))
             one = {"userId": "ann", "actionId": "point:1"}
             answers = [
                 await submit(client, "ann", "point:1", wait=0),

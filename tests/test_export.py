@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import io
 import stat
@@ -13,7 +14,7 @@ import pytest
 
 from deployment import Deployment, submit, until
 from processes import run, settings_of
-from scoreboard import config, export
+from scoreboard import config, database, export
 from scoreboard.database import Database
 
 NASTY = ['=HYPERLINK("x")', "+1", "-1", "@x", "\uff1d1", "'quoted'", 'a,"b"', "plain"]  # u+ff1d: a wide =
@@ -61,6 +62,28 @@ async def test_the_ledger_is_written_whole(played: Deployment, tmp_path: Path) -
     status, _, err = await run(*command, cwd=tmp_path, settings=settings)
     assert (status, "there already" in err) == (1, True)
     assert (tmp_path / "file.csv").read_text() == text
+
+
+async def test_a_ledger_that_takes_long_to_put_in_order_is_waited_for(
+    played: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "ANSWER_SECONDS", 0.5)
+    async with (
+        Database.open(played.database_url) as opened,
+        played.database() as other,
+        asyncio.TaskGroup() as tasks,
+    ):
+        lock = other.transaction()
+        await lock.start()
+        await other.execute("LOCK TABLE events")  # nothing is read of it until that ends
+
+        async def exported() -> int:
+            return await export.write(export.LEDGER, export.ledger(opened), "csv", lambda _: None)
+
+        exporting = tasks.create_task(exported())
+        assert not (await asyncio.wait([exporting], timeout=1))[0]
+        await lock.rollback()
+        assert await exporting == 20
 
 
 @pytest.mark.parametrize(

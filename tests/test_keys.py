@@ -14,11 +14,11 @@ import asyncpg
 import httpx
 import pytest
 
+from conftest import Clock
 from deployment import Deployment, bearer, submit, until
 from processes import run, settings_of
-from scoreboard import rates, sql
+from scoreboard import sql
 from scoreboard.auth import Auth
-from scoreboard.auth import keys as keys_module
 from scoreboard.auth.key_acts import (
     TEMPORARY_SECONDS,
     create_key,
@@ -214,24 +214,6 @@ async def test_an_expired_key_opens_nothing_even_with_the_database_away(deployme
         return False
 
     await until(refused)
-
-
-class Clock:
-    """The clock of keys; it stands still."""
-
-    def __init__(self) -> None:
-        self.now = 1_000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    made = Clock()
-    monkeypatch.setattr(keys_module, "monotonic", made)
-    monkeypatch.setattr(rates, "monotonic", made)
-    return made
 
 
 async def outcome(keys: Keys, key: str, address: str | None = None) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from deployment import Deployment, bearer, free_port, submit, until
+from deployment import Deployment, bearer, free_port, is_live, submit, until
 from processes import settings_of, started
 from scoreboard.group_commit import GroupCommit
 from scoreboard.model import event_id_of_action
@@ -24,14 +24,7 @@ async def test_answers_and_lines_bear_the_request_s_id(deployment: Deployment, t
         started("api", "--port", str(port), cwd=tmp_path, settings=settings_of(deployment)),
         httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", headers=bearer(deployment.key)) as client,
     ):
-
-        async def live() -> bool:
-            try:
-                return (await client.get("/health/live")).is_success
-            except httpx.TransportError:
-                return False
-
-        await until(live)
+        await until(lambda: is_live(client))
 
         async def told(path: str, given: str = "") -> str | None:
             answer = await client.get(path, headers={"x-request-id": given} if given else {})

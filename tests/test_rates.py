@@ -10,7 +10,7 @@ import httpx
 import msgspec
 import pytest
 
-from conftest import Deploy
+from conftest import Clock, Deploy
 from deployment import Deployment, bearer, submit, watching
 from scoreboard import rates
 from scoreboard.auth.proxies import Proxies
@@ -26,21 +26,6 @@ CONFIG = Config(
     web=Web(trusted_proxies=("127.0.0.1",)),
     rate_limits=RateLimits(per_address="8/h", per_user="3/h", per_key="5/h"),
 )
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1_000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    made = Clock()
-    monkeypatch.setattr(rates, "monotonic", made)
-    return made
 
 
 # One limit.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
+import resource
 import socket
 import time
 from collections import Counter
@@ -227,6 +229,49 @@ async def test_who_waits_to_be_accepted_when_it_stops_is_answered(deployment: De
         for answer in answers:
             found = await answer
             assert (found.status_code, found.headers["connection"]) == (200, "close")
+
+
+async def test_one_that_went_before_it_was_taken_over_takes_nobody_with_it(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop, accept = asyncio.Event(), socket.socket.accept
+    gone = iter([True])
+
+    def accepting(sock: socket.socket) -> tuple[socket.socket, object]:
+        if next(gone, False):
+            raise ConnectionAbortedError
+        return accept(sock)
+
+    monkeypatch.setattr(socket.socket, "accept", accepting)
+    stop.set()
+    async with ending(deployment, stop) as url, AsyncExitStack() as stack:
+        answers = []
+        for _ in range(5):
+            client = await stack.enter_async_context(httpx.AsyncClient(base_url=url, timeout=SECONDS))
+            answers.append(asyncio.create_task(client.get("/health/live")))
+        assert [(await answer).status_code for answer in answers] == [200] * 5
+    assert not any(gone)
+
+
+async def test_who_is_connected_is_answered_though_no_descriptor_is_left(deployment: Deployment) -> None:
+    stop, limits = asyncio.Event(), resource.getrlimit(resource.RLIMIT_NOFILE)
+    async with (
+        ending(deployment, stop) as url,
+        httpx.AsyncClient(base_url=url, timeout=SECONDS) as client,
+    ):
+        assert "connection" not in (await client.get("/health/live")).headers
+        free = os.dup(0)
+        os.close(free)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (free, limits[1]))
+        try:
+            stop.set()
+
+            async def told() -> bool:
+                return bool((await client.get("/health/live")).headers.get("connection") == "close")
+
+            await until(told)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
 async def test_a_connection_that_is_kept_is_told_to_end(deployment: Deployment) -> None:

@@ -297,6 +297,7 @@ async def test_help_is_there_for_everything(tmp_path: Path, command: list[str]) 
 READING = [
     ["verify"], ["rebuild"], ["held"], ["explain", "ann"], ["audit"], ["key", "list"], ["key", "rotate", "k"],
     ["key", "revoke", "k"], ["backup", "file"], ["adopt"], ["export", "ledger"],
+    ["dead", "list"], ["dead", "show", "1"], ["dead", "retry", "1"], ["dead", "drop", "1"],
 ]  # fmt: skip
 
 
@@ -309,3 +310,17 @@ def test_who_only_reads_refuses_a_folder_that_is_not_there(command: list[str], t
         assert f"{tmp_path / name} {words}" in result.output
         assert "--data" in result.output
     assert [one.name for one in tmp_path.iterdir()] == ["empty"]
+
+
+def test_a_log_is_not_adopted_from_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    settings = {"SCOREBOARD_DATABASE_URL": "postgresql://127.0.0.1:1/none"}
+    result = CliRunner().invoke(main, ["adopt", "--data", str(tmp_path / "mistyped")], env=settings)
+    assert result.exit_code == 1
+    assert f"{tmp_path / 'mistyped'} does not exist" in result.output
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_reason_of_an_adoption_is_one_line(tmp_path: Path) -> None:
+    result = CliRunner().invoke(main, ["adopt", "--reason", "a\nb", "--data", str(tmp_path)])
+    assert result.exit_code == 2
+    assert "--reason" in result.output

@@ -6,6 +6,7 @@ import asyncio
 import signal
 import sys
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
@@ -18,9 +19,11 @@ from deployment import SECONDS, Deployment, frame_with, free_port, is_ready, sub
 from processes import settings_of, started
 from scoreboard import metrics
 from scoreboard.board import Board
-from scoreboard.database import Database
+from scoreboard.database import LOCK_CLASS, Database
 from scoreboard.envelope import Sealer, encode_entry
+from scoreboard.errors import Unavailable
 from scoreboard.model import Outcome, Result, Update, event_id_of_action
+from scoreboard.queue import Queue
 from scoreboard.refresh import ADVANCE_SECONDS
 from scoreboard.verify import differences_of
 
@@ -120,6 +123,40 @@ async def test_a_worker_that_was_replaced_leaves_the_boards_to_the_other(deploym
             epochs.append(await epoch_after(f"point:{len(epochs) + 1}"))
         assert len(set(epochs)) == 1
         await board.close()
+
+
+async def test_a_worker_that_is_told_to_stop_in_the_moment_of_a_failure_stops(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reading = asyncio.Event()
+
+    async def lost_when_cancelled(*_: object) -> AsyncIterator[None]:
+        reading.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError as error:
+            raise Unavailable("lost in this very moment") from error
+        yield
+
+    monkeypatch.setattr(Queue, "read", lost_when_cancelled)
+    async with deployment.working():
+        await reading.wait()
+        # Nothing that the worker does from here on asks an engine that would heed the cancellation.
+        await deployment._administer(f'ALTER DATABASE "{deployment.name}" ALLOW_CONNECTIONS false')
+
+
+async def test_a_worker_that_cannot_begin_tells_what_waits(deployment: Deployment) -> None:
+    waiting = metrics.QUEUE_DEPTH.labels(0)
+    waiting.set(0)
+    async with deployment.serving() as client, deployment.database() as other:
+        await other.execute("SELECT pg_advisory_lock($1, $2)", LOCK_CLASS, 0)
+        await accept(client, 0, 3)
+
+        async def told() -> bool:
+            return bool(waiting._value.get() > 0)
+
+        async with deployment.working():
+            await until(told)
 
 
 async def test_the_board_may_be_lost_at_any_moment(deployment: Deployment) -> None:

@@ -42,7 +42,7 @@ SILENCE_MILLISECONDS = 4_000
 # Of every session of ours: nothing that it says is done may be lost with the power.
 SESSION = {"application_name": "scoreboard", "jit": "off", "synchronous_commit": "on", "timezone": "UTC"}
 CHUNK_ROWS = 1_000  # rows a step when a board is read whole: bounds memory, and how long Redis is kept busy
-SORT_MEMORY = "64MB"  # of the database's server, for putting a board in order
+SORT_MEMORY = "64MB"  # of the database's server, for putting a board or the ledger in order
 LOCK_CLASS = 0x5C0E  # our advisory locks among others' in the same database
 MIGRATION_LOCK = -1
 MIGRATION_SECONDS = 3_600.0  # an index on a large ledger takes its time; others wait for it

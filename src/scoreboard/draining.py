@@ -88,7 +88,9 @@ class Server(uvicorn.Server):
             await asyncio.sleep(LOOK_SECONDS)
 
     async def _stop_listening(self, sockets: list[socket.socket]) -> None:
-        held = [sock.dup() for sock in sockets]  # until they are empty
+        held: list[socket.socket] = []
+        with contextlib.suppress(OSError):  # no descriptor is left for them
+            held += [sock.dup() for sock in sockets]  # until they are empty
         for server in self.servers:
             server.close()
         for sock in sockets:
@@ -96,13 +98,15 @@ class Server(uvicorn.Server):
         waiting = []
         for sock in held:
             # Without a pause, lest those who are answered meanwhile come again and again.
-            with sock, contextlib.suppress(BlockingIOError):
+            with sock, contextlib.suppress(OSError):  # nobody waits, or no descriptor is left
                 sock.setblocking(False)
                 while True:
-                    waiting.append(sock.accept()[0])
+                    with contextlib.suppress(ConnectionAbortedError):  # that one has gone
+                        waiting.append(sock.accept()[0])
         loop = asyncio.get_running_loop()
         for accepted in waiting:
-            await loop.connect_accepted_socket(self._connection, accepted)
+            with contextlib.suppress(OSError):  # the same
+                await loop.connect_accepted_socket(self._connection, accepted)
 
     def _connection(self) -> asyncio.Protocol:
         found: asyncio.Protocol = self.config.http_protocol_class(  # type: ignore[call-arg]

@@ -14,8 +14,8 @@ the board, from the database, and from the board again. If its value is the same
 - an older one is drift if the board has been written up to the row's version (``upto``), else on its way.
 
 What is mended is first forgotten, if it still is what was seen, and then written as by a refresh: absolute,
-by version. Where most of a step is wrong the board is rebuilt. A board that is empty, or another database's,
-has no position; the refresher (refresh.py) rebuilds it.
+by version. Where most of a step is wrong, or something cannot even be read, the board is rebuilt. A board
+that is empty, or another database's, has no position; the refresher (refresh.py) rebuilds it.
 
 It must never hold up the log, change the database, or touch an entry that has changed since it was seen.
 """
@@ -32,7 +32,7 @@ from scoreboard.board import Board
 from scoreboard.board.form import WIDTH, States, entry, member_of, value_of
 from scoreboard.config import Config
 from scoreboard.database import Database
-from scoreboard.errors import Unavailable
+from scoreboard.errors import BoardDamaged, Unavailable
 from scoreboard.group_commit import partition_of
 from scoreboard.model import Row
 from scoreboard.refresh import rebuild
@@ -84,11 +84,21 @@ class Checker:
                 await self._step(name, sweep)
             except Unavailable as error:
                 logger.debug("a board is not compared: %s", error, extra={"board": name})
+            except Exception:  # a fault of ours: the log, which the same worker applies, must go on
+                logger.exception("a board is not compared", extra={"board": name})
             if sweep.rows_done and sweep.members_done:
                 metrics.DRIFT_SWEEPS.inc()
                 sweeps[name] = _Sweep(sweep.found)
 
     async def _step(self, board: str, sweep: _Sweep) -> None:
+        try:
+            await self._compare(board, sweep)
+        except BoardDamaged as error:
+            logger.error("a board is rebuilt: %s", error, extra={"board": board})
+            metrics.DRIFT.labels("unreadable").inc()
+            await rebuild(self._database, self._board, board)
+
+    async def _compare(self, board: str, sweep: _Sweep) -> None:
         if await self._board.position(board) is None:
             return  # the refresher rebuilds it
         pairs = await self._pairs(board, sweep)
@@ -102,13 +112,12 @@ class Checker:
         """A frame that is stored is the top, at any moment."""
         try:
             frame = await self._board.frame(board)
-            page = await self._board.page(board, limit=self._specs[board][0])
-            if page is None or (frame is not None and (frame.epoch, frame.seq) != (page.epoch, page.seq)):
-                return
-            right = frame is not None and frame.top == page.top
-        except ValueError:
-            right = False  # it cannot even be read
-        if not right:
+        except BoardDamaged:
+            frame = None  # it is made again from what stands beside it
+        page = await self._board.page(board, limit=self._specs[board][0])
+        if page is None or (frame is not None and (frame.epoch, frame.seq) != (page.epoch, page.seq)):
+            return
+        if frame is None or frame.top != page.top:
             states = await self._board.states(board, [])
             if states is not None and await self._board.repair(board, states.generation, [], []):
                 self._tell(board, "frame", "")

@@ -2,7 +2,8 @@
 
 In come the log and the database of a role that accepts or applies, as it starts. If one of them does not
 sync, or does not tell, the role must not start, unless the operator has said that this is known
-(``durability = "relaxed"``). What an engine says is believed; a disk that lies is not found out.
+(``durability = "relaxed"``). What an engine says is believed; a disk that lies is not found out. Of a cluster
+of NATS the first server that answers is believed, for all.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@
     │   ├── QueueFull           the log is at its bound
     │   ├── DatabaseUnavailable
     │   └── BoardUnavailable
+    │       └── BoardDamaged    somebody else wrote to it; it must be rebuilt
     ├── BadData                 what was to be written breaks a rule of the database
     ├── Fenced                  another worker is ahead; what was tried did not happen
     ├── LogMismatch             the log is not the one that the database has been reading
@@ -66,6 +67,10 @@ class BoardUnavailable(Unavailable):
     """The board does not answer. Try again."""
 
 
+class BoardDamaged(BoardUnavailable):
+    """The board holds what nobody can read. It must be rebuilt."""
+
+
 class BadData(ScoreboardError):
     """What was to be written breaks a rule of the database."""
 
@@ -94,10 +99,11 @@ class BadBackup(ScoreboardError):
 
 
 def heed_cancellation() -> None:
-    """End this task if it was cancelled and a driver did not pass that on: else it would go on for ever.
+    """End this task if it was cancelled and that was not passed on: else it would go on for ever.
 
     The client of NATS swallows a cancellation while it flushes, that of Redis writes under
-    ``asyncio.wait_for``, which before Python 3.12 swallows one that comes together with its result.
+    ``asyncio.wait_for``, which before Python 3.12 swallows one that comes together with its result. A
+    ``TaskGroup`` swallows one if a child fails in that moment.
     """
     task = asyncio.current_task()
     if task is not None and task.cancelling():

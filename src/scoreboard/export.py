@@ -17,7 +17,7 @@ from uuid import UUID
 import msgspec
 
 from scoreboard.config import Board
-from scoreboard.database import CHUNK_ROWS, STATEMENTS, Database
+from scoreboard.database import CHUNK_ROWS, SORT_MEMORY, STATEMENTS, WHOLE_SECONDS, Database
 from scoreboard.model import text_of_time
 
 LEDGER = (
@@ -35,7 +35,9 @@ async def ledger(database: Database) -> AsyncIterator[Sequence[Any]]:
         database.connection() as connection,
         connection.transaction(isolation="repeatable_read", readonly=True),
     ):
-        async for row in connection.cursor(STATEMENTS["all_events"], prefetch=CHUNK_ROWS):
+        await connection.execute(f"SET LOCAL work_mem = '{SORT_MEMORY}'")
+        rows = connection.cursor(STATEMENTS["all_events"], prefetch=CHUNK_ROWS, timeout=WHOLE_SECONDS)
+        async for row in rows:
             yield tuple(row)
 
 

@@ -142,11 +142,6 @@ class Queue:
         finally:
             await client.close()
 
-    @property
-    def connected(self) -> bool:
-        """Is there a connection right now?"""
-        return bool(self._client.is_connected)
-
     def _cut_off(self) -> None:
         """The connection is lost: what waits for an answer over it need not wait any longer."""
         for sending in self._sending:
@@ -295,6 +290,8 @@ class Queue:
 
     async def flaw(self) -> str | None:
         """What the server says that it cannot do, e.g. write; ``None``: nothing, or it does not tell us.
+
+        In a cluster the first server that answers speaks for all, be it the log's leader or not.
 
         Raises:
             Unavailable: it does not answer.

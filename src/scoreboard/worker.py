@@ -31,7 +31,7 @@ from scoreboard.database import closed, connect, translated
 from scoreboard.dead_letters import DeadLetter
 from scoreboard.drift import Checker
 from scoreboard.envelope import NotOurs, Sealer
-from scoreboard.errors import Fenced, Unavailable
+from scoreboard.errors import Fenced, Unavailable, heed_cancellation
 from scoreboard.ledger import Batch, Position, Terms
 from scoreboard.model import PLACES, Accepted, Result
 from scoreboard.queue import READ_AHEAD, Logged, Queue
@@ -98,6 +98,7 @@ class Worker:
                     pause = AGAIN_SECONDS[0]
                 reason = errors.exceptions[0]
                 logger.warning("applying is interrupted: %s", reason, extra={"partition": partition})
+            heed_cancellation()  # a group of tasks swallows one that comes with the failure of a child
             await asyncio.sleep(pause)
             pause = min(2 * pause, longest)
 
@@ -245,8 +246,11 @@ class Worker:
                 state = await self._queue.state()
                 metrics.QUEUE_BYTES.labels("used").set(state.size)
                 metrics.QUEUE_BYTES.labels("bound").set(state.bound)
+                positions = self._applied_to
+                if len(positions) < self._config.queue.partitions:  # others apply them, or nobody does
+                    positions = await self._refresher.database.positions() | positions
                 for partition in range(self._config.queue.partitions):
-                    applied = self._applied_to.get(partition, state.last)  # who stands by has nothing to do
+                    applied = positions.get(partition, 0)
                     oldest = await self._queue.oldest(partition, applied) if applied < state.last else None
                     depth, age = 0, 0.0
                     if oldest is not None:

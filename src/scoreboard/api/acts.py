@@ -1,4 +1,4 @@
-"""Administrative acts: who may, and what became of commands that went through the log."""
+"""What the handlers of acts share: bodies, who may, what became of commands that went through the log."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from uuid import UUID
 
 from litestar import Request
 
+from scoreboard.api.connection import BODY_BYTES
 from scoreboard.api.outcomes import Outcomes
+from scoreboard.api.update_score import read_body
 from scoreboard.auth import Auth
 from scoreboard.auth.policy import insufficient
 from scoreboard.errors import Problem
@@ -17,6 +19,20 @@ from scoreboard.group_commit import GroupCommit
 from scoreboard.model import Amend, Mark, Outcome, Principal, Scope, Settle, flaw_of_line
 
 WAIT_SECONDS = 10.0
+
+
+async def body_of(request: Request[Any, Any, Any], limit: int = BODY_BYTES) -> bytes:
+    """The request's body. Raises ``Problem`` as ``read_body`` does."""
+    return await read_body(dict(request.scope["headers"]), request.receive, limit)
+
+
+def check_own(principal: Principal, user: str) -> None:
+    """Refuse whoever is neither this user nor a service that may act for any."""
+    if principal.kind == "user":
+        if principal.id != user:
+            raise Problem("user_mismatch", "The token's subject is not this user.")
+    elif not principal.scopes & {Scope.SCORE_WRITE, Scope.ADMIN}:
+        raise insufficient(Scope.SCORE_WRITE)
 
 
 async def admin(auth: Auth, request: Request[Any, Any, Any]) -> Principal:

@@ -14,12 +14,11 @@ from litestar.openapi.datastructures import ResponseSpec
 from msgspec import Meta, Struct
 
 from scoreboard import dead_letters
-from scoreboard.api.acts import admin, carried_out, check_reason
-from scoreboard.api.connection import BODY_BYTES
+from scoreboard.api.acts import admin, body_of, carried_out, check_reason
 from scoreboard.api.forms import Reason
 from scoreboard.api.responses import WHO, WRITE, problems
 from scoreboard.api.services import Services
-from scoreboard.api.update_score import parse_strictly, read_body
+from scoreboard.api.update_score import parse_strictly
 from scoreboard.dead_letters import Letter
 from scoreboard.envelope import NotOurs
 from scoreboard.errors import Problem
@@ -88,8 +87,7 @@ def routes(services: Services) -> list[HTTPRouteHandler]:
             },
         )
         async def handler(request: Request[Any, Any, Any]) -> Response[Settled]:
-            body = await read_body(dict(request.scope["headers"]), request.receive, BODY_BYTES)
-            choice = parse_strictly(_choice, body, -1)
+            choice = parse_strictly(_choice, await body_of(request), -1)
             check_reason(choice.reason)
             principal = await admin(services.auth, request)
             letter = await dead_letters.letter(services.database, choice.number)

@@ -10,10 +10,9 @@ from litestar import Request, Response, post
 from litestar.handlers import HTTPRouteHandler
 from msgspec import Struct
 
-from scoreboard.api.connection import BODY_BYTES
+from scoreboard.api.acts import body_of
 from scoreboard.api.responses import WRITE, problems
 from scoreboard.api.services import Services
-from scoreboard.api.update_score import read_body
 from scoreboard.api.updates import parse_profile
 from scoreboard.auth.tokens import local_token
 from scoreboard.errors import Problem
@@ -38,7 +37,7 @@ def routes(services: Services) -> list[HTTPRouteHandler]:
 
     @post("/demo/join", summary="Take part in the demo", responses=problems(*WRITE, "rate_limited"))
     async def join(request: Request[Any, Any, Any]) -> Response[Any]:
-        body = await read_body(dict(request.scope["headers"]), request.receive, BODY_BYTES)
+        body = await body_of(request)
         profile = parse_profile(body)
         services.auth.anyone(request.scope)
         name = unicodedata.normalize("NFC", profile.name).strip()

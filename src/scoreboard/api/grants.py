@@ -13,11 +13,11 @@ from litestar import Request, Response, post
 from litestar.handlers import HTTPRouteHandler
 from msgspec import Meta, Struct
 
-from scoreboard.api.connection import BODY_BYTES
+from scoreboard.api.acts import body_of
 from scoreboard.api.forms import Duration, Type, UserId
 from scoreboard.api.responses import WHO, WRITE, problems
 from scoreboard.api.services import Services
-from scoreboard.api.update_score import parse_strictly, read_body
+from scoreboard.api.update_score import parse_strictly
 from scoreboard.auth.grants import DEFAULT_SECONDS, LIFETIME_SECONDS, new_grant
 from scoreboard.auth.policy import insufficient
 from scoreboard.errors import Problem
@@ -61,8 +61,7 @@ def routes(services: Services) -> list[HTTPRouteHandler]:
         ),
     )
     async def make_grant(request: Request[Any, Any, Any]) -> Response[GrantMade]:
-        body = await read_body(dict(request.scope["headers"]), request.receive, BODY_BYTES)
-        wanted = parse_strictly(_decode, body, 8)
+        wanted = parse_strictly(_decode, await body_of(request), 8)
         principal = await auth.who(request.scope)
         if principal.kind != "service" or Scope.GRANT_CREATE not in principal.scopes:
             raise insufficient(Scope.GRANT_CREATE)

@@ -8,6 +8,7 @@ for that is told, not failed.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Collection, Iterable
 from typing import Any
@@ -22,6 +23,8 @@ from scoreboard.database import Database
 from scoreboard.errors import Unavailable
 from scoreboard.live import Hub
 from scoreboard.queue import Queue
+
+logger = logging.getLogger(__name__)
 
 ASK_SECONDS = 1.0  # an engine that has not answered by then is away
 KEEP_SECONDS = 0.25  # an answer is given again for this long: the engines are not asked for each probe
@@ -39,19 +42,22 @@ class EngineStates:
         self.needed = needed
         """Those without which the process cannot do its work."""
         self._kept: tuple[float, dict[str, str]] = (0.0, {})
+        self._asking = asyncio.Lock()
+        """Held while they are asked: however many want to know, each engine has one question to answer."""
 
     async def states(self) -> dict[str, str]:
-        """Each engine: ``ok``; ``away``; or of the queue ``failing`` (it cannot write) or ``full``."""
-        if time.monotonic() - self._kept[0] > KEEP_SECONDS:
-            questions: dict[str, Awaitable[Any]] = {
-                "database": self._database.positions(),
-                "board": self._board.frame(self._shown),
-            }
-            if self._queue is not None:
-                questions["queue"] = self._of_queue(self._queue)
-            answers = await asyncio.gather(*map(self._ask, questions.values()))
-            self._kept = (time.monotonic(), dict(zip(questions, answers, strict=True)))
-        return self._kept[1]
+        """Each: ``ok``; ``away``; ``failing``: it answers, and cannot do its work; the queue ``full``."""
+        async with self._asking:
+            if time.monotonic() - self._kept[0] > KEEP_SECONDS:
+                questions: dict[str, Awaitable[Any]] = {
+                    "database": self._database.positions(),
+                    "board": self._board.frame(self._shown),
+                }
+                if self._queue is not None:
+                    questions["queue"] = self._of_queue(self._queue)
+                answers = await asyncio.gather(*map(self._ask, questions.values()))
+                self._kept = (time.monotonic(), dict(zip(questions, answers, strict=True)))
+            return self._kept[1]
 
     async def run(self) -> None:
         """Keep the metrics of the engines until cancelled."""
@@ -67,6 +73,9 @@ class EngineStates:
                 answer = await question
         except (Unavailable, TimeoutError):
             return "away"
+        except Exception as error:  # another log, a schema in disorder: to be told, whatever it is
+            logger.error("an engine cannot do its work: %r", error)
+            return "failing"
         return answer if isinstance(answer, str) else "ok"
 
     @staticmethod

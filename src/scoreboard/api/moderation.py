@@ -25,14 +25,12 @@ from msgspec import Meta, Struct
 
 from scoreboard import history
 from scoreboard.amending import Trial
-from scoreboard.api.acts import admin, carried_out, check_reason
+from scoreboard.api.acts import admin, body_of, carried_out, check_own, check_reason
 from scoreboard.api.boards import user_in_path
-from scoreboard.api.connection import BODY_BYTES
 from scoreboard.api.forms import Issuer, KeyId, Reason, UserId
 from scoreboard.api.responses import WHO, WRITE, problems
 from scoreboard.api.services import Services
-from scoreboard.api.update_score import parse_strictly, read_body
-from scoreboard.auth.policy import insufficient
+from scoreboard.api.update_score import parse_strictly
 from scoreboard.errors import DatabaseUnavailable, Problem
 from scoreboard.history import Act, Held, History
 from scoreboard.model import (
@@ -40,7 +38,6 @@ from scoreboard.model import (
     Amend,
     Mark,
     Principal,
-    Scope,
     Verdict,
     flaw_of_user_id,
 )
@@ -129,9 +126,6 @@ def routes(services: Services) -> list[HTTPRouteHandler]:
     )
     if commit is None or outcomes is None:
         return []
-
-    async def body_of(request: Request[Any, Any, Any]) -> bytes:
-        return await read_body(dict(request.scope["headers"]), request.receive, BODY_BYTES)
 
     async def answered(act: bytes, commands: Sequence[Mark | Amend]) -> Response[Done | Trial]:
         try:
@@ -227,11 +221,7 @@ def routes(services: Services) -> list[HTTPRouteHandler]:
     ) -> Response[History]:
         principal = await auth.who(request.scope)
         user = user_in_path(request, user_id)
-        if principal.kind == "user":
-            if principal.id != user:
-                raise Problem("user_mismatch", "The token's subject is not this user.")
-        elif not principal.scopes & {Scope.SCORE_WRITE, Scope.ADMIN}:
-            raise insufficient(Scope.SCORE_WRITE)
+        check_own(principal, user)
         _check_user(user)
         try:
             told = await history.of_user(database, user, limit, cursor, who=principal.kind == "service")

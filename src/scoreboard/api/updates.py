@@ -19,8 +19,8 @@ from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath, HeaderParameter
 from msgspec import Meta, Struct
 
+from scoreboard.api.acts import body_of, check_own
 from scoreboard.api.boards import user_in_path
-from scoreboard.api.connection import BODY_BYTES
 from scoreboard.api.forms import Name
 from scoreboard.api.responses import WHO, WRITE, problems
 from scoreboard.api.services import Services
@@ -31,10 +31,8 @@ from scoreboard.api.update_score import (
     parse,
     parse_all,
     parse_strictly,
-    read_body,
     wait_of,
 )
-from scoreboard.auth.policy import insufficient
 from scoreboard.errors import Problem
 from scoreboard.model import (
     Outcome,
@@ -101,10 +99,6 @@ def routes(services: Services) -> list[HTTPRouteHandler]:
     if door is None or commit is None or outcomes is None:
         return []
 
-    async def body_of(request: Request[Any, Any, Any], limit: int) -> bytes:
-        headers = dict(request.scope["headers"])
-        return await read_body(headers, request.receive, limit)
-
     @post(
         "/update-score",
         status_code=202,
@@ -133,7 +127,7 @@ def routes(services: Services) -> list[HTTPRouteHandler]:
         request: Request[Any, Any, Any],
         prefer: Prefer = None,  # noqa: ARG001  for the documentation; several lines are read below
     ) -> Response[Accepted | Outcome]:
-        submission = parse(await body_of(request, BODY_BYTES))
+        submission = parse(await body_of(request))
         principal = await auth.who(request.scope)
         wait = wait_of(request.headers.getall("prefer", []))
         answer = await door.submit(principal, submission, wait)
@@ -165,8 +159,7 @@ def routes(services: Services) -> list[HTTPRouteHandler]:
     )
     async def show_event(request: Request[Any, Any, Any], event_id: FromPath[str]) -> Response[EventState]:
         principal = await auth.who(request.scope)
-        if principal.kind == "service" and not principal.scopes & {Scope.SCORE_WRITE, Scope.ADMIN}:
-            raise insufficient(Scope.SCORE_WRITE)
+        check_own(principal, principal.id)  # that it is the event of this user is seen below
         try:
             wanted = UUID(event_id)
         except ValueError as error:
@@ -198,15 +191,10 @@ def routes(services: Services) -> list[HTTPRouteHandler]:
         responses=problems(*WRITE, *WHO, "insufficient_scope", "user_mismatch", *QUEUE),
     )
     async def name_user(request: Request[Any, Any, Any], user_id: FromPath[str]) -> Response[Renamed]:
-        body = await body_of(request, BODY_BYTES)
-        profile = parse_profile(body)
+        profile = parse_profile(await body_of(request))
         principal = await auth.who(request.scope)
         user = user_in_path(request, user_id)
-        if principal.kind == "user":
-            if principal.id != user:
-                raise Problem("user_mismatch", "The token's subject is not this user.")
-        elif not principal.scopes & {Scope.SCORE_WRITE, Scope.ADMIN}:
-            raise insufficient(Scope.SCORE_WRITE)
+        check_own(principal, user)
         name = unicodedata.normalize("NFC", profile.name)
         if flaw := flaw_of_user_id(user):
             raise Problem("invalid_field", f"The user id {flaw}.")

@@ -5,12 +5,14 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 import msgspec
 from msgspec import Struct
 
 from scoreboard.config import Config
+from scoreboard.errors import BoardDamaged
 from scoreboard.model import PERIOD, SCORE_LIMIT, Around, Frame, Line, Row
 
 FORM = 1
@@ -89,19 +91,29 @@ class Standing(Struct, frozen=True):
     """Equal if nothing in it has changed."""
 
     def around(self) -> Around | None:
-        """The user's line with its neighbours; ``None`` without an entry."""
+        """The user's line with its neighbours; ``None`` without an entry. Raises ``BoardDamaged``."""
         if not self.text:
             return None
         spec = self.spec
-        head, *rest = self.text.decode().split(LINE)
-        place, first, rank, nearest = head.split(FIELD)
-        shown = lines(spec.mode, _told(rest), before=int(first), rank=int(rank))
-        own = int(place) - int(first)
-        line, above, below = shown[own], shown[:own], shown[own + 1 :]
-        missing = to_next(
-            spec, line.score, above[-1].score if above else None, int(nearest) if nearest else None
-        )
+        with readable(spec.board):
+            head, *rest = self.text.decode().split(LINE)
+            place, first, rank, nearest = head.split(FIELD)
+            shown = lines(spec.mode, _told(rest), before=int(first), rank=int(rank))
+            own = int(place) - int(first)
+            line, above, below = shown[own], shown[:own], shown[own + 1 :]
+            missing = to_next(
+                spec, line.score, above[-1].score if above else None, int(nearest) if nearest else None
+            )
         return Around(spec.board, self.user, line.name, line.rank, line.score, missing, above, below)
+
+
+@contextmanager
+def readable(board: str) -> Iterator[None]:
+    """What is read inside has the form that the scripts give it; else ``BoardDamaged``."""
+    try:
+        yield
+    except (ValueError, TypeError, AttributeError, ArithmeticError) as error:
+        raise BoardDamaged(f"The board {board} holds what nobody can read: {error!r}") from error
 
 
 def specs(config: Config, number: int) -> dict[str, Spec]:
@@ -195,10 +207,11 @@ def lines(mode: str, entries: Iterable[Entry | None], *, before: int = 0, rank: 
 
 
 def frame(spec: Spec, raw: bytes) -> Frame:
-    """A frame as the script stores and publishes it."""
-    head, *rest = raw.decode().split(LINE)
-    epoch, seq, at, total = head.split(FIELD)
-    return Frame(spec.board, epoch, int(seq), at, int(total), lines(spec.mode, _told(rest)))
+    """A frame as the script stores and publishes it. Raises ``BoardDamaged``."""
+    with readable(spec.board):
+        head, *rest = raw.decode().split(LINE)
+        epoch, seq, at, total = head.split(FIELD)
+        return Frame(spec.board, epoch, int(seq), at, int(total), lines(spec.mode, _told(rest)))
 
 
 def _told(lines: Iterable[str]) -> list[Entry]:

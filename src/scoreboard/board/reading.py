@@ -25,8 +25,8 @@ class Reader:
     """All boards of one deployment, to be read.
 
     A board that has not been built, or was built in another form, reads as ``None`` until it is rebuilt; its
-    last frame stays. All methods raise ``BoardUnavailable`` when the server does not answer, ``KeyError`` for
-    a board that the configuration does not have.
+    last frame stays. All methods raise ``BoardUnavailable`` when the server does not answer, ``BoardDamaged``
+    when nobody can read what it answers, ``KeyError`` for a board that the configuration does not have.
     """
 
     def __init__(self, url: str, config: Config) -> None:
@@ -90,19 +90,20 @@ class Reader:
         answer = await self._page(spec, limit, None if after is None else form.place_of(board, after))
         if answer is None:
             return None
-        epoch, seq, at, total, before, rank, scored, values = answer
-        entries = form.entries(scored[::2], values)
-        shown = form.lines(spec.mode, entries, before=before, rank=rank)
-        last = entries[-1] if entries and before + len(entries) < total else None
-        return form.Page(
-            board=board,
-            epoch=epoch.decode(),
-            seq=int(seq),
-            at=at.decode(),
-            total=total,
-            top=shown,
-            next=None if last is None else form.cursor(board, last),
-        )
+        with form.readable(board):
+            epoch, seq, at, total, before, rank, scored, values = answer
+            entries = form.entries(scored[::2], values)
+            shown = form.lines(spec.mode, entries, before=before, rank=rank)
+            last = entries[-1] if entries and before + len(entries) < total else None
+            return form.Page(
+                board=board,
+                epoch=epoch.decode(),
+                seq=int(seq),
+                at=at.decode(),
+                total=total,
+                top=shown,
+                next=None if last is None else form.cursor(board, last),
+            )
 
     async def around(self, board: str, user: str) -> Around | None:
         """A user's line with two neighbours on each side, all of one moment; ``None`` without an entry.
@@ -126,12 +127,13 @@ class Reader:
         for (board, numbers), answer in zip(parts, answers, strict=True):
             if answer is None:
                 continue
-            seq, *texts = answer
-            for n, text in zip(numbers, texts, strict=True):
+            with form.readable(board):
+                seq = int(answer[0])
+            for n, text in zip(numbers, answer[1:], strict=True):
                 if text is None:
                     logger.error("a board is damaged; `scoreboard verify` says how", extra={"board": board})
                 else:
-                    found[n] = form.Standing(self._specs[board], pairs[n][1], int(seq), text)
+                    found[n] = form.Standing(self._specs[board], pairs[n][1], seq, text)
         return found
 
     async def ranks(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[int | None, int | None]]:
@@ -159,9 +161,10 @@ class Reader:
         if answer is None:
             return None
         generation, positions, *found = answer
-        upto = {int(n): int(at) for n, at in zip(positions[::2], positions[1::2], strict=True)}
-        keys = (int(float(key)) if key else None for key in found[1::2])
-        return form.States(generation, upto, list(zip(found[::2], keys, strict=True)))
+        with form.readable(board):
+            upto = {int(n): int(at) for n, at in zip(positions[::2], positions[1::2], strict=True)}
+            keys = (int(float(key)) if key else None for key in found[1::2])
+            return form.States(generation, upto, list(zip(found[::2], keys, strict=True)))
 
     async def members(
         self, board: str, limit: int, after: tuple[int, str] | None = None
@@ -170,10 +173,11 @@ class Reader:
         spec = self._specs[board]
         answer = await self._page(spec, limit, after)
         scored = answer[-2] if answer is not None else []
-        return [
-            (spec.key_of(int(float(key))), member.decode(errors="replace"))
-            for member, key in zip(scored[::2], scored[1::2], strict=True)
-        ]
+        with form.readable(board):
+            return [
+                (spec.key_of(int(float(key))), member.decode())
+                for member, key in zip(scored[::2], scored[1::2], strict=True)
+            ]
 
     async def compare(self, board: str, rows: AsyncIterator[Sequence[Row]]) -> list[Difference]:
         """What differs between the board and all rows of the database; ``DIFFERENCES`` or so at most.
@@ -199,10 +203,11 @@ class Reader:
         while (answer := await self._page(spec, PAGE_LINES, place)) is not None:
             rank, scored, values = answer[-3:]
             chunk = []
-            for member, score, value in zip(scored[::2], scored[1::2], values, strict=True):
-                user = form.user_of(member)
-                key = int(float(score))  # a double may be printed as 1e+15
-                chunk.append(Walked(key, int(member[: form.WIDTH]), user, form.entry(user, value), rank))
+            with form.readable(spec.board):
+                for member, score, value in zip(scored[::2], scored[1::2], values, strict=True):
+                    user = form.user_of(member)
+                    key = int(float(score))  # a double may be printed as 1e+15
+                    chunk.append(Walked(key, int(member[: form.WIDTH]), user, form.entry(user, value), rank))
             yield chunk
             if len(chunk) < PAGE_LINES:
                 return

@@ -18,6 +18,18 @@ local function start_over(generation)
   end
 end
 
+-- A position that no script has written would stay for ever, for nothing that is written is beyond it.
+local function drop_damaged_positions()
+  for _, field in ipairs(redis.call('HKEYS', meta)) do
+    if string.find(field, '^upto:') then
+      local value = redis.call('HGET', meta, field)
+      if not string.find(field, '^upto:%d+$') or #value ~= WIDTH or string.find(value, '%D') then
+        redis.call('HDEL', meta, field)
+      end
+    end
+  end
+end
+
 local function lend(lease)
   redis.call('HSET', meta, 'lease', string.format('%.0f', now() + lease))
 end
@@ -26,6 +38,7 @@ if ARGV[3] == 'begin' then
   if under_construction() then return 0 end
   local found = redis.call('HMGET', meta, 'generation', 'database', 'shape')
   if not found[1] or found[2] ~= ARGV[5] or found[3] ~= shape then start_over(found[1]) end
+  drop_damaged_positions()
   for i = 7, #ARGV, 2 do redis.call('HSETNX', meta, 'upto:' .. ARGV[i], ARGV[i + 1]) end
   redis.call('HSET', meta, 'database', ARGV[5], 'shape', shape, 'building', building, 'loaded', '0')
   lend(tonumber(ARGV[6]))

@@ -130,7 +130,7 @@ async def touched(server: Server, specs: Sequence[form.Spec]) -> AsyncGenerator[
             if message is not None:
                 heard = now
                 if message["type"] == "message":
-                    yield names[message["channel"]], message["data"].decode().split(form.LINE)
+                    yield names[message["channel"]], message["data"].decode(errors="replace").split(form.LINE)
             elif now - heard > SILENT_SECONDS:
                 raise BoardUnavailable
             elif now - heard >= CHECK_SECONDS:

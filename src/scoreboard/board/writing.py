@@ -60,11 +60,12 @@ class Board(Reader):
         followed = (meta.get("database"), meta.get("shape")) == (self.database.encode(), spec.shape.encode())
         if "generation" not in meta or not followed:
             return None
-        return {
-            int(field.removeprefix("upto:")): int(value)
-            for field, value in meta.items()
-            if field.startswith("upto:")
-        }
+        with form.readable(board):
+            return {
+                int(field.removeprefix("upto:")): int(value)
+                for field, value in meta.items()
+                if field.startswith("upto:")
+            }
 
     async def apply(self, batches: Sequence[Batch]) -> list[Ranks | BoardUnavailable]:
         """Write some batches in one round trip, each all or nothing, in this order.

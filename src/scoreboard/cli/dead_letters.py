@@ -6,7 +6,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from scoreboard.cli.command import Deployment, command, fail, main, reason_option, tell, with_database
+from scoreboard.cli.command import (
+    DATABASE,
+    Deployment,
+    command,
+    fail,
+    main,
+    reason_option,
+    tell,
+    with_database,
+)
 from scoreboard.cli.moderation import ask
 
 if TYPE_CHECKING:
@@ -22,7 +31,7 @@ def dead() -> None:
     """Dead letters, events that could not be applied: list, show, retry, drop."""
 
 
-@command(dead, "list")
+@command(dead, "list", there=DATABASE)
 @click.option("--all", "settled", is_flag=True, help="Also those that were retried or dropped.")
 @click.option("--limit", default=50, show_default=True, type=click.IntRange(1, 1_000))
 def dead_list(deployment: Deployment, settled: bool, limit: int) -> None:
@@ -42,7 +51,7 @@ def dead_list(deployment: Deployment, settled: bool, limit: int) -> None:
         click.echo("There are more: --limit", err=True)
 
 
-@command(dead, "show")
+@command(dead, "show", there=DATABASE)
 @click.argument("number", type=int)
 def dead_show(deployment: Deployment, number: int) -> None:
     """Show dead letter NUMBER, whole."""
@@ -57,7 +66,7 @@ def dead_show(deployment: Deployment, number: int) -> None:
     tell(f"content  {one.entry or one.body[:SHOWN_BYTES]!r}")
 
 
-@command(dead, "retry")
+@command(dead, "retry", there=DATABASE)
 @_numbers
 @reason_option
 def dead_retry(deployment: Deployment, numbers: tuple[int, ...], reason: str) -> None:
@@ -68,7 +77,7 @@ def dead_retry(deployment: Deployment, numbers: tuple[int, ...], reason: str) ->
         click.echo(f"{number}: {done['status']}{why}")
 
 
-@command(dead, "drop")
+@command(dead, "drop", there=DATABASE)
 @_numbers
 @reason_option
 def dead_drop(deployment: Deployment, numbers: tuple[int, ...], reason: str) -> None:

@@ -15,6 +15,7 @@ from scoreboard.cli.command import (
     Deployment,
     command,
     main,
+    reason_option,
     with_database,
     with_engines,
 )
@@ -82,9 +83,9 @@ def restore(deployment: Deployment, file: Path, adopt: bool) -> None:
     with_engines(deployment, DATABASE_AND_QUEUE, run)
 
 
-@command(main, "adopt", there=DATABASE)
+@command(main, "adopt", there=DATABASE_AND_QUEUE)
 @click.option("--dry-run", is_flag=True, help="Only say what it would do.")
-@click.option("--reason", default="", help="Why. Kept in the audit.")
+@reason_option
 def adopt(deployment: Deployment, dry_run: bool, reason: str) -> None:
     """Go on with the log that is there, or a new one, if it is not the one that the database has read so far.
 
