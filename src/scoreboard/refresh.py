@@ -147,7 +147,7 @@ class Refresher:
         behind = self._behind(state)
         limit = max(0.0, state.again - time.monotonic()) if behind else ADVANCE_SECONDS
         try:
-            async with asyncio.timeout(limit):  # wait_for may lose a cancellation (Python 3.11)
+            async with asyncio.timeout(limit):
                 batches = [await state.arrived.get()]
         except TimeoutError:
             return [] if behind else [Committed(state.upto, None, (), ())]
@@ -236,11 +236,14 @@ class Refresher:
 
     async def _rebuild(self, board: str) -> None:
         try:
-            await rebuild(self.database, self.board, board)
+            built = await rebuild(self.database, self.board, board)
         except Unavailable as error:
             logger.warning("a board could not be rebuilt: %s", error, extra={"board": board})
+            built = None
         finally:
             del self._rebuilding[board]
+        if built is None:
+            return  # or somebody else is at it; whoever is behind looks again after a pause
         for state in self._partitions:
             state.again = 0.0  # what was committed meanwhile is told at once
             with contextlib.suppress(asyncio.QueueFull):
@@ -258,6 +261,8 @@ async def rebuild(
     board.database = await database.identity()
     positions = await database.positions()
     upto = {partition: (last + 1) * PLACES - 1 for partition, last in positions.items()}
-    metrics.BOARD_REBUILDS.inc()
     rows = database.all_rows(name, ordered=board.order(name))
-    return await board.rebuild(name, upto=upto, rows=rows, progress=progress)
+    built = await board.rebuild(name, upto=upto, rows=rows, progress=progress)
+    if built is not None:
+        metrics.BOARD_REBUILDS.inc()
+    return built
