@@ -61,6 +61,11 @@ class Raw:
             body = await self._reader.readexactly(int(headers.get("content-length", 0)))
         return Answer(int(lines[0].split()[1]), headers, body)
 
+    async def until(self, word: bytes) -> None:
+        """Read on until this has come."""
+        async with asyncio.timeout(SECONDS):
+            await self._reader.readuntil(word)
+
     async def ended(self) -> bool:
         """Does the server say nothing more, and end the connection?"""
         async with asyncio.timeout(SECONDS):
@@ -381,3 +386,35 @@ async def test_who_never_reads_is_not_kept_answers_for(
             sent += len(many)
         connection.writer.transport.abort()
         assert sent < MOST
+
+
+async def test_what_cannot_be_read_takes_no_answer_from_what_came_before(
+    served: tuple[Deployment, httpx.AsyncClient],
+) -> None:
+    deployment, client = served
+    async with raw(client) as connection:
+        connection.send(post(deployment.key, action("ann", "point:1")) + b"\0\r\n\r\n")
+        answer = await connection.answer()
+        assert (answer.status, answer.headers["connection"]) == (202, "close")
+        assert await connection.ended()
+    async with raw(client) as connection:  # a body that breaks has nothing before it
+        head = post(deployment.key, b"", "Transfer-Encoding: chunked").replace(b"Content-Length: 0\r\n", b"")
+        connection.send(head + b"no number\r\n")
+        assert (await connection.answer()).status == 400
+        assert await connection.ended()
+
+
+async def test_a_stream_behind_a_read_is_not_ended_with_the_idle(
+    deploy: Deploy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scoreboard.app.KEEP_ALIVE_SECONDS", 0.2)
+    deployment = await deploy(CONFIG)
+    async with deployment.running() as client, raw(client) as stream, raw(client) as idle:
+        stream.send(get("/boards/main") + get("/boards/main/events"))
+        assert (await stream.answer()).status == 200
+        assert (await stream.answer()).headers["content-type"].startswith("text/event-stream")
+        idle.send(get("/boards/main"))
+        assert (await idle.answer()).status == 200
+        assert await idle.ended()
+        await submit(client, "eve", "point:1")
+        await stream.until(b'"eve"')

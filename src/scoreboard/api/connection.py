@@ -142,7 +142,7 @@ class Http(HttpToolsProtocol):
         if self._in_head:
             self._head = self._head + len(data) if before[0] else len(data)
             if self._head > HEAD_BYTES:
-                self.send_400_response("The request's head is too large.")
+                self._cut_off("The request's head is too large.")
         self._review(anew=before != (self._in_head, self._in_body))
 
     def pause_writing(self) -> None:
@@ -177,7 +177,7 @@ class Http(HttpToolsProtocol):
         the connection ends.
         """
         if self.parser.get_http_version() != "1.1":
-            self.send_400_response("A WebSocket begins with HTTP/1.1.")  # RFC 6455 section 4.2.1
+            self._cut_off("A WebSocket begins with HTTP/1.1.")  # RFC 6455 section 4.2.1
             return
         if self.cycle is not None and not self.cycle.response_complete:  # type: ignore[redundant-expr]
             self.cycle.keep_alive = False
@@ -217,13 +217,21 @@ class Http(HttpToolsProtocol):
         return protocol
 
     def send_400_response(self, msg: str) -> None:
-        """What cannot be read as a request is answered like everything else."""
+        """What cannot be read as a request is answered like everything else; not before what came earlier."""
+        earlier = self.cycle is not None and not self.cycle.response_complete  # type: ignore[redundant-expr]
+        if earlier and not self._in_body:
+            self.last_one()
+        else:
+            self._cut_off(msg)
+
+    def _cut_off(self, msg: str) -> None:
         self.transport.write(_last_answer(Problem("malformed_request", msg)))
         self.transport.close()
 
     def on_message_begin(self) -> None:
         """The first byte of a request."""
         self._in_head = True
+        self._unset_keepalive_if_required()  # an answer within the same piece may have set it
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
@@ -296,7 +304,7 @@ class Http(HttpToolsProtocol):
 
     def answer(self, request: Request, head: bytes, body: bytes) -> None:
         """Answer a request of the straight way."""
-        if request.disconnected:
+        if request.disconnected or self.transport.is_closing():
             return
         last = b"" if request.keep_alive else b"connection: close\r\n"
         self.transport.write(b"".join((head, self._of_every_answer(), last, b"\r\n", body)))
