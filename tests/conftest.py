@@ -8,7 +8,6 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
@@ -38,17 +37,18 @@ async def engine_urls(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator
 
 
 @pytest.fixture(scope="session")
-async def deploy(engine_urls: Urls) -> AsyncIterator[Deploy]:
-    """Makes deployments, each with a database, a log and boards of its own; no role is running yet."""
-    async with AsyncExitStack() as stack:
+def deploy(engine_urls: Urls) -> Deploy:
+    """Makes deployments, each with a database, a log and boards of its own; no role is running yet.
 
-        async def make(config: Config | None = None) -> Deployment:
-            made = Deployment(engine_urls, config or Config(), f"t{os.getpid()}_{next(_numbers)}")
-            stack.push_async_callback(made.close)
-            await made.prepare()
-            return made
+    They are not removed one by one: they go with the engines.
+    """
 
-        yield make
+    async def make(config: Config | None = None) -> Deployment:
+        made = Deployment(engine_urls, config or Config(), f"t{os.getpid()}_{next(_numbers)}")
+        await made.prepare()
+        return made
+
+    return make
 
 
 class Clock:
