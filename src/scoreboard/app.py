@@ -331,7 +331,6 @@ async def _accepting(
         policy=policy,
         commit=commit,
         outcomes=outcomes,
-        queue=queue,
         secret=secret,
         demo=settings.demo,
     )

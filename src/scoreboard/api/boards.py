@@ -15,8 +15,7 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath, QueryParameter
 
-from scoreboard.api.connection import Request as Straight
-from scoreboard.api.connection import head_of
+from scoreboard.api import connection
 from scoreboard.api.readers import PUBLIC, Readers
 from scoreboard.api.responses import WHO, problems
 from scoreboard.api.services import Services
@@ -153,7 +152,7 @@ class Top:
         self._latest: Latest | None = None
         self._etag = self._head = self._same = b""
 
-    def __call__(self, request: Straight) -> bool:
+    def __call__(self, request: connection.Request) -> bool:
         """Answer a request, if there is an answer and nothing more to say than usual."""
         hub = self._hubs.get(self._board)
         if hub is None or hub.latest is None or hub.stale or request.body:
@@ -174,7 +173,8 @@ class Top:
         headers = [*PUBLIC.items(), ("etag", etag)]
         of_body = [("content-type", "application/json"), ("content-length", str(len(latest.json)))]
         self._latest, self._etag = latest, etag.encode()
-        self._head, self._same = head_of(200, [*headers, *of_body]), head_of(304, headers)
+        self._head = connection.head_of(200, [*headers, *of_body])
+        self._same = connection.head_of(304, headers)
 
 
 def user_in_path(request: Request[Any, Any, Any], given: str) -> str:

@@ -14,7 +14,6 @@ from scoreboard.config import Config
 from scoreboard.database import Database
 from scoreboard.group_commit import GroupCommit
 from scoreboard.live import Hubs
-from scoreboard.queue import Queue
 
 
 class Services(Struct, frozen=True, kw_only=True):
@@ -32,6 +31,5 @@ class Services(Struct, frozen=True, kw_only=True):
     policy: Policy | None = None
     commit: GroupCommit | None = None
     outcomes: Outcomes | None = None
-    queue: Queue | None = None
     secret: str = ""
     demo: bool = False
