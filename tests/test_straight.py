@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partialmethod
 from typing import Any
 
 import httpx
@@ -13,6 +14,7 @@ import pytest
 
 from conftest import Deploy
 from deployment import SECONDS, Deployment, submit, until
+from scoreboard.api.deadlines import Deadlines
 from scoreboard.app import Application
 from scoreboard.config import Action, Board, Config, RateLimits
 from scoreboard.errors import Unavailable
@@ -407,7 +409,7 @@ async def test_what_cannot_be_read_takes_no_answer_from_what_came_before(
 async def test_a_stream_behind_a_read_is_not_ended_with_the_idle(
     deploy: Deploy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("scoreboard.app.KEEP_ALIVE_SECONDS", 0.2)
+    monkeypatch.setattr(Deadlines, "__init__", partialmethod(Deadlines.__init__, pause=0.2, tick=0.02))
     deployment = await deploy(CONFIG)
     async with deployment.running() as client, raw(client) as stream, raw(client) as idle:
         stream.send(get("/boards/main") + get("/boards/main/events"))

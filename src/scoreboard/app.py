@@ -42,12 +42,14 @@ from scoreboard.api import (
 )
 from scoreboard.api import demo as demo_routes
 from scoreboard.api import grants as grant_routes
-from scoreboard.api.connection import Handler, Straight, http
+from scoreboard.api.at_once import AtOnce
+from scoreboard.api.connection import http
 from scoreboard.api.cross_origin import CrossOrigin
 from scoreboard.api.deadlines import Deadlines
 from scoreboard.api.outcomes import Outcomes
 from scoreboard.api.readers import Readers
 from scoreboard.api.services import Services
+from scoreboard.api.straight import Handler, Straight
 from scoreboard.api.update_score import UpdateScore
 from scoreboard.auth import Auth
 from scoreboard.auth.grants import Grants
@@ -81,7 +83,6 @@ from scoreboard.worker import Worker
 logger = logging.getLogger(__name__)
 
 GARBAGE_OBJECTS = 20_000  # new ones between two collections; some 5 MB
-KEEP_ALIVE_SECONDS = 75
 REST_SECONDS = 5.0  # for the batch that a worker has at hand; what is cut off is applied by the next one
 TELLING_CONNECTIONS = 100  # at a worker's own port: probes and Prometheus
 # On every answer. What a page may load is said with the page.
@@ -118,14 +119,15 @@ class Application:
 
     def __init__(self, services: Services) -> None:
         self._door = services.door
-        self.straight: dict[tuple[bytes, bytes], Handler] = {
+        straight: dict[tuple[bytes, bytes], Handler] = {
             (b"GET", f"/boards/{name}".encode()): boards.Top(services.hubs, name)
             for name, board in services.config.boards.items()
             if board.public
         }
-        """What is answered before it gets here; see connection.py."""
         if services.door is not None:
-            self.straight[b"POST", b"/update-score"] = services.door.straight
+            straight[b"POST", b"/update-score"] = AtOnce(services.door)
+        self.straight = Straight(straight)
+        """What is answered before it gets here."""
         self._cross_origin = CrossOrigin(self._answer, Origins(services.config.web.origins))
         readers = Readers(services.config, services.auth)
         handlers = [
@@ -253,7 +255,6 @@ def http_server(
             server_header=False,
             headers=HEADERS + (RELAXED if config.durability == "relaxed" else []),
             proxy_headers=False,  # auth/proxies.py knows, for WebSockets too
-            timeout_keep_alive=KEEP_ALIVE_SECONDS,
         ),
         deadlines,
         live,

@@ -146,7 +146,7 @@ def _set_aside(accepted: Accepted, error: Exception) -> tuple[list[Applied], lis
         extra={"event": str(UUID(bytes=event_id)), "letter": accepted.accept_no},
     )
     outcomes = [(accepted, Outcome(Result.DEAD, str(UUID(bytes=event_id))))] if accepted.inbox else []
-    body, user = bytes(encode_entry(entry)), _storable(entry.user)
+    body, user = encode_entry(entry), _storable(entry.user)
     letter = DeadLetter(accepted.accept_no, accepted.at, reason, body, event_id, user, TRIES)
     return [Applied(outcomes, [], {Result.DEAD.value: 1})], [letter]
 

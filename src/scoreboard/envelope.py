@@ -64,9 +64,9 @@ _decode_outcomes = msgspec.msgpack.Decoder(list[Outcome]).decode
 _decode_entry = msgspec.msgpack.Decoder(Entry).decode
 
 
-def encode_entry(entry: Entry) -> msgspec.Raw:
+def encode_entry(entry: Entry) -> bytes:
     """One entry in the form in which it will lie in an envelope."""
-    return msgspec.Raw(_encode(entry))
+    return _encode(entry)
 
 
 def decode_entry(data: bytes) -> Entry:
@@ -84,11 +84,10 @@ class Sealer:
         self._envelopes = [purpose_key(s, "envelopes") for s in secrets]
         self._outcomes = [purpose_key(s, "outcomes") for s in secrets]
 
-    def seal(
-        self, catalogue: str, inbox: str, wanted: Sequence[int], entries: Sequence[msgspec.Raw]
-    ) -> bytes:
+    def seal(self, catalogue: str, inbox: str, wanted: Sequence[int], entries: Sequence[bytes]) -> bytes:
         """An envelope around these entries."""
-        return _sealed(self._envelopes, _encode(_Sealed(catalogue, inbox, wanted, entries)))
+        raw = [msgspec.Raw(entry) for entry in entries]
+        return _sealed(self._envelopes, _encode(_Sealed(catalogue, inbox, wanted, raw)))
 
     def open(self, message: bytes) -> Envelope:
         """What is in a message of the log.

@@ -19,8 +19,6 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 
-import msgspec
-
 from scoreboard import metrics
 from scoreboard.envelope import ENTRIES, ENTRY_BYTES, Envelope, Sealer, encode_entry
 from scoreboard.errors import QueueFull, Unavailable
@@ -42,7 +40,7 @@ def partition_of(user: str, partitions: int) -> int:
 class _Waiting:
     __slots__ = ("data", "told", "wanted")
 
-    def __init__(self, data: msgspec.Raw, *, wanted: bool, told: Callable[[Exception | None], None]) -> None:
+    def __init__(self, data: bytes, wanted: bool, told: Callable[[Exception | None], None]) -> None:
         self.data, self.wanted, self.told = data, wanted, told
 
 
@@ -103,10 +101,12 @@ class GroupCommit:
             raise self._full(QueueFull("Too many updates wait to be written."))
         if partition is None:
             partition = partition_of(entry.user, len(self._waiting))
-        self._waiting[partition].append(_Waiting(encode_entry(entry), wanted=wanted, told=told))
+        waiting, data = self._waiting[partition], encode_entry(entry)
+        if not waiting:
+            self._idle.clear()
+            self._wake[partition].set()
+        waiting.append(_Waiting(data, wanted, told))
         self._count += 1
-        self._idle.clear()
-        self._wake[partition].set()
 
     async def run(self) -> None:
         """Publish until cancelled; what is left then is answered ``Unavailable``."""
@@ -183,10 +183,12 @@ class GroupCommit:
     @staticmethod
     def _gather(waiting: deque[_Waiting]) -> list[_Waiting]:
         """The longest beginning of what waits that fits into one envelope."""
-        gathered = [waiting.popleft()]
-        room = ENTRY_BYTES - len(bytes(gathered[0].data))
-        while waiting and len(gathered) < ENTRIES and len(bytes(waiting[0].data)) <= room:
-            room -= len(bytes(waiting[0].data))
+        gathered: list[_Waiting] = []
+        room = ENTRY_BYTES
+        while waiting and len(gathered) < ENTRIES:
+            room -= len(waiting[0].data)
+            if room < 0 and gathered:
+                break
             gathered.append(waiting.popleft())
         return gathered
 

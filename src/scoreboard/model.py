@@ -5,11 +5,12 @@ Nothing in here does input or output. All values are frozen.
 
 from __future__ import annotations
 
-import hashlib
 import re
 import unicodedata
 from datetime import UTC, datetime
 from enum import StrEnum
+from hashlib import sha256
+from struct import Struct as Layout
 from typing import Annotated, Literal
 
 from asyncpg.pgproto.pgproto import UUID  # a uuid.UUID, made and written in a tenth of the time
@@ -40,6 +41,7 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _RATE = re.compile(r"0*([1-9][0-9]{0,8})/([smh])")
 
 _PLAIN = re.compile(f"[!-~]{{1,{USER_ID_CHARACTERS}}}")
+_LENGTH, _HALVES = Layout(">I").pack, Layout(">QQ")
 # Unicode general categories: control, format (bidirectional marks, zero width), surrogate.
 _FORBIDDEN = frozenset(("Cc", "Cf", "Cs"))
 # What shows nothing in other categories: joiners, fillers, the Braille pattern of no dot.
@@ -101,23 +103,20 @@ def event_id_of_action(user_id: str, action_id: str) -> UUID:
     A UUIDv8 (RFC 9562 section 5.8) of SHA-256 over length-prefixed UTF-8, so that no two different pairs
     can run together into one.
     """
-    return _uuid8("a", user_id, action_id)
+    return _uuid8(b"a", user_id, action_id)
 
 
 def event_id_of_grant(issuer: str, grant_id: str) -> UUID:
     """The id of the event that a grant stands for: by who gave it and its id, never by its text."""
-    return _uuid8("g", issuer, grant_id)
+    return _uuid8(b"g", issuer, grant_id)
 
 
-def _uuid8(*parts: str) -> UUID:
-    pieces: list[bytes] = []
-    for part in parts:
-        data = part.encode()
-        pieces += (len(data).to_bytes(4, "big"), data)
-    number = bytearray(hashlib.sha256(b"".join(pieces)).digest()[:16])
-    number[6] = number[6] & 0x0F | 0x80  # the version
-    number[8] = number[8] & 0x3F | 0x80  # the variant
-    return UUID(bytes(number))
+def _uuid8(kind: bytes, one: str, other: str) -> UUID:
+    first, second = one.encode(), other.encode()
+    data = b"\0\0\0\1%b%b%b%b%b" % (kind, _LENGTH(len(first)), first, _LENGTH(len(second)), second)
+    high, low = _HALVES.unpack_from(sha256(data).digest())
+    # The version and the variant.
+    return UUID(_HALVES.pack(high & ~0xF000 | 0x8000, low & ~(0b11 << 62) | 0b10 << 62))
 
 
 def text_of_time(at: datetime) -> str:

@@ -9,8 +9,8 @@ from uuid import UUID
 
 from litestar import Request
 
-from scoreboard.api.connection import BODY_BYTES
 from scoreboard.api.outcomes import Outcomes
+from scoreboard.api.straight import BODY_BYTES
 from scoreboard.api.update_score import read_body
 from scoreboard.auth import Auth
 from scoreboard.auth.policy import insufficient

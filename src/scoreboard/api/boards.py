@@ -7,6 +7,7 @@ process. Everything else is read from the board at once, or answered ``unavailab
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import msgspec
@@ -15,7 +16,7 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath, QueryParameter
 
-from scoreboard.api import connection
+from scoreboard.api import straight
 from scoreboard.api.readers import PUBLIC, Readers
 from scoreboard.api.responses import WHO, problems
 from scoreboard.api.services import Services
@@ -152,17 +153,20 @@ class Top:
         self._latest: Latest | None = None
         self._etag = self._head = self._same = b""
 
-    def __call__(self, request: connection.Request) -> bool:
+    def read(self, headers: Mapping[bytes, bytes]) -> bytes:
+        """The answer that the client has already, by its entity tag; empty: none."""
+        return headers.get(b"if-none-match", b"")
+
+    def __call__(self, request: straight.Request) -> bool:
         """Answer a request, if there is an answer and nothing more to say than usual."""
         hub = self._hubs.get(self._board)
         if hub is None or hub.latest is None or hub.stale or request.body:
             return False
         if hub.latest is not self._latest:
             self._prepare(hub.latest)
-        known = request.headers.get(b"if-none-match")
-        if known is None:
+        if not request.said:
             request.answer(self._head, hub.latest.json)
-        elif known == self._etag:
+        elif request.said == self._etag:
             request.answer(self._same, b"")
         else:
             return False  # several, or one of another time
@@ -173,8 +177,8 @@ class Top:
         headers = [*PUBLIC.items(), ("etag", etag)]
         of_body = [("content-type", "application/json"), ("content-length", str(len(latest.json)))]
         self._latest, self._etag = latest, etag.encode()
-        self._head = connection.head_of(200, [*headers, *of_body])
-        self._same = connection.head_of(304, headers)
+        self._head = straight.head_of(200, [*headers, *of_body])
+        self._same = straight.head_of(304, headers)
 
 
 def user_in_path(request: Request[Any, Any, Any], given: str) -> str:

@@ -1,32 +1,26 @@
 """A client's connection: uvicorn's, with deadlines, an end of our own, and a straight way for the hot routes.
 
-In come bytes, out go requests to the ASGI application and its answers. A request whose answer needs nothing
-but what this process has at hand goes straight: its handler is called when the request has come whole, and
-answers at once or later, without scope, messages, task or framework around it. A handler that has to wait for
-anything else, or does not like a request, says so before it has done anything, and the application gets it.
-
-Such a request is answered in its turn like any other, and its size is bounded before it is read.
+In come bytes, out go requests to the ASGI application and its answers. What goes the straight way
+(straight.py) is answered in its turn like any other, and its size is bounded before it is read. A head that
+has gone it before is known again by its bytes, and not parsed once more.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from http import HTTPStatus
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeVar
 
-import msgspec
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from scoreboard.api.deadlines import Deadlines
-from scoreboard.api.problems import MEDIA_TYPE, headers_of
+from scoreboard.api.straight import BODY_BYTES, END, Handler, Request, Straight, answer_of, head_of
 from scoreboard.errors import Problem
 
 HEAD_BYTES = 64 * 1024
 """Of a request's head; its last piece may be up to 256 KiB more. The parser has no bound itself."""
-BODY_BYTES = 4 * 1024
-"""Of a request of the straight way."""
 Protocol = TypeVar("Protocol", bound=asyncio.BaseProtocol)
 _MAPPED = "::ffff:"  # how a socket for both families tells IPv4 addresses
 # Headers that a handler of the straight way may look at; one that comes twice is the application's to judge.
@@ -39,68 +33,6 @@ _MORE = frozenset(
 )
 
 
-class _Unheard:
-    """What uvicorn tells a request that waits for its body or end. Ours do not."""
-
-    def set(self) -> None:
-        """Nobody waits."""
-
-
-class Request:
-    """A request of the straight way; to uvicorn it is the one that is being answered."""
-
-    __slots__ = (
-        "body",
-        "connection",
-        "disconnected",
-        "handler",
-        "headers",
-        "keep_alive",
-        "response_complete",
-    )
-    message_event = _Unheard()
-    scope: Any = None
-
-    def __init__(self, connection: Http, handler: Handler, headers: Mapping[bytes, bytes]) -> None:
-        self.connection, self.handler = connection, handler
-        self.headers = headers
-        """Those that a handler may look at, by their names in lower case."""
-        self.body = b""
-        self.keep_alive = True
-        self.disconnected = self.response_complete = False
-
-    @property
-    def peer(self) -> str:
-        """The address that has opened the connection."""
-        return self.connection.client[0] if self.connection.client else ""
-
-    def answer(self, head: bytes, body: bytes) -> None:
-        """The answer, once. ``head``: made by ``head_of``; ``body``: as long as that says."""
-        self.connection.answer(self, head, body)
-
-
-Handler: TypeAlias = Callable[[Request], bool]
-"""Answers a request, or will; ``False``: it has done nothing, and the application shall answer."""
-Straight: TypeAlias = Mapping[tuple[bytes, bytes], Handler]
-"""Handlers by method and target, as sent."""
-
-
-def head_of(status: int, headers: Iterable[tuple[str, str]]) -> bytes:
-    """Status line and headers of an answer, without those that all answers have."""
-    lines = [
-        f"HTTP/1.1 {status} {HTTPStatus(status).phrase}",
-        *(f"{name}: {value}" for name, value in headers),
-    ]
-    return ("\r\n".join(lines) + "\r\n").encode()
-
-
-def answer_of(problem: Problem) -> tuple[bytes, bytes]:
-    """Head and body of a problem."""
-    body = msgspec.json.encode(problem.body())
-    headers = {"content-type": MEDIA_TYPE, "content-length": str(len(body))} | headers_of(problem)
-    return head_of(problem.status, headers.items()), body
-
-
 class Http(HttpToolsProtocol):
     """uvicorn's connection, with deadlines and the straight way."""
 
@@ -110,8 +42,11 @@ class Http(HttpToolsProtocol):
         self._straight = straight
         self._request: Request | None = None
         """Of the straight way, while it comes."""
+        self._piece = b""
+        """What is being parsed, if a request begins with it; until that one has come whole."""
         self._every: tuple[Any, bytes] = (None, b"")
         self._upgraded = False
+        self.deadline: float | None = None
         self._in_head = self._in_body = False
         self._head = 0
 
@@ -120,10 +55,10 @@ class Http(HttpToolsProtocol):
         super().connection_made(transport)
         if self.client is not None and self.client[0].startswith(_MAPPED):
             self.client = (self.client[0].removeprefix(_MAPPED), self.client[1])
-        if not self._deadlines.admit():
+        if not self._deadlines.admit(self):
             transport.write(_BUSY)
             transport.close()
-        self._deadlines.wait(self, self._deadlines.seconds)
+        self._within(self._deadlines.seconds)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The socket is gone."""
@@ -135,8 +70,13 @@ class Http(HttpToolsProtocol):
         """A piece of a request, or all of it, or more."""
         if self.transport.is_closing():
             return  # what comes after the end is nobody's
+        if not self._in_head and not self._in_body:
+            if self._is_known(data):
+                return
+            self._piece = data
         before = (self._in_head, self._in_body)
         super().data_received(data)
+        self._piece = b""
         if self._upgraded:
             return
         if self._in_head:
@@ -145,10 +85,36 @@ class Http(HttpToolsProtocol):
                 self._cut_off("The request's head is too large.")
         self._review(anew=before != (self._in_head, self._in_body))
 
+    def _is_known(self, data: bytes) -> bool:
+        """Is this one whole request whose head went the straight way before? Then it goes there."""
+        if self._must_wait():
+            return False
+        end = data.find(END) + len(END)
+        head = self._straight.known(data[:end])
+        if head is None or len(data) - end != head.length:
+            return False
+        earlier: Any = self.cycle
+        request = Request(self, head.handler, head.said, data[end:])
+        self.cycle = request  # type: ignore[assignment]  # it is all of one that is used
+        self.deadline = None
+        if head.handler(request):
+            return True
+        self.cycle = earlier
+        return False
+
+    def _must_wait(self) -> bool:
+        """Must what comes now not go straight, because something else comes first, or the end?"""
+        busy = self.cycle is not None and not self.cycle.response_complete  # type: ignore[redundant-expr]
+        return busy or self.flow.write_paused or self._deadlines.draining
+
+    def _within(self, seconds: float) -> None:
+        """What comes next, from the client or to it, must come within so many seconds."""
+        self.deadline = self.loop.time() + seconds
+
     def pause_writing(self) -> None:
         """The client does not take its answer."""
         super().pause_writing()
-        self._deadlines.wait(self, self._deadlines.taking)
+        self._within(self._deadlines.taking)
 
     def resume_writing(self) -> None:
         """It does again."""
@@ -163,12 +129,24 @@ class Http(HttpToolsProtocol):
         """Is something awaited now? ``anew`` if it is something else than before."""
         idle = self.cycle is None or self.cycle.response_complete  # type: ignore[redundant-expr]
         if self._in_head or self._in_body or self.transport.is_closing():
-            self._deadlines.wait(self, self._deadlines.seconds, anew=anew)
-        elif idle and self.timeout_keep_alive_task is None:
-            # An empty line before a request: uvicorn has stopped its own clock.
-            self._deadlines.wait(self, self._deadlines.seconds, anew=False)
+            if anew or self.deadline is None:
+                self._within(self._deadlines.seconds)
         elif not self.flow.write_paused:
-            self._deadlines.done(self)
+            if not idle:
+                self.deadline = None
+            elif anew:
+                self._within(self._deadlines.pause)
+
+    def on_response_complete(self) -> None:
+        """An answer has been given: the turn of the next request, if it is there. As uvicorn's; our clock."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+        elif not self._in_head and not self._in_body and not self.flow.write_paused:
+            self._within(self._deadlines.pause)
 
     def handle_websocket_upgrade(self) -> None:
         """The socket is live's from here on.
@@ -231,13 +209,13 @@ class Http(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """The first byte of a request."""
         self._in_head = True
-        self._unset_keepalive_if_required()  # an answer within the same piece may have set it
+        self._within(self._deadlines.seconds)
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
         """The head has come; the body is next, if there is one."""
         self._in_head, self._in_body = False, True
-        handler = self._straight.get((self.parser.get_method(), self.url))
+        handler = self._straight.handlers.get((self.parser.get_method(), self.url))
         if handler is not None:
             self._request = self._going_straight(handler)
         if self._request is not None:
@@ -246,8 +224,7 @@ class Http(HttpToolsProtocol):
             self._to_the_application()
 
     def _going_straight(self, handler: Handler) -> Request | None:
-        busy = self.cycle is not None and not self.cycle.response_complete  # type: ignore[redundant-expr]
-        if busy or self.flow.write_paused or self._deadlines.draining:
+        if self._must_wait():
             return None
         if self.parser.get_http_version() != "1.1" or not self.parser.should_keep_alive():
             return None
@@ -261,7 +238,8 @@ class Http(HttpToolsProtocol):
                 return None
         if int(headers.get(b"content-length", 0)) > BODY_BYTES:
             return None
-        return Request(self, handler, headers)
+        said = handler.read(headers)
+        return None if said is None else Request(self, handler, said)
 
     def _to_the_application(self) -> None:
         super().on_headers_complete()
@@ -287,8 +265,11 @@ class Http(HttpToolsProtocol):
         """The request has come whole."""
         self._in_body = False
         request, self._request = self._request, None
+        piece, self._piece = self._piece, b""
         if request is not None:
             if request.handler(request):
+                if piece:
+                    self._straight.keep(piece, request)
                 return
             self.cycle = None  # type: ignore[assignment]
             self._to_the_application()
@@ -330,7 +311,9 @@ _BUSY = _last_answer(Problem("unavailable", "Too many connections.", retry_after
 def http(deadlines: Deadlines, straight: Straight | None = None) -> Callable[..., Http]:
     """What ``uvicorn.Config(http=...)`` takes."""
 
+    straight = straight or Straight({})
+
     def connection(**kwargs: Any) -> Http:
-        return Http(deadlines, straight or {}, **kwargs)
+        return Http(deadlines, straight, **kwargs)
 
     return connection

@@ -1,8 +1,8 @@
 """How long a client may take, and how many may be connected: uvicorn bounds neither.
 
 A client that sends half a request and waits would hold its connection for ever; so would one that never says
-anything, or never takes its answer. What comes in between (our work, the pause before the next request) is
-not timed here. One slow tick serves all connections, and runs only while something is awaited.
+anything, or never takes its answer. Our own work is not timed here. One slow tick looks at all connections,
+while there are any.
 
 It must never end a connection whose request is complete and whose answer is on its way: ``Prefer: wait`` and
 streams take as long as they take.
@@ -15,6 +15,7 @@ from typing import Protocol
 
 SECONDS = 10.0  # for a request's head, and again for its body
 TAKING_SECONDS = 30.0  # for an answer that does not fit into the kernel's memory
+PAUSE_SECONDS = 75.0  # between an answer and the next request
 TICK_SECONDS = 1.0
 
 
@@ -22,6 +23,8 @@ class Connection(Protocol):
     """What is known here of a connection."""
 
     transport: asyncio.Transport
+    deadline: float | None
+    """When what is awaited must have come, on the loop's clock; ``None``: nothing is."""
 
     def is_ours(self) -> bool:
         """Is it we who do not read on, and not the client that does not send?"""
@@ -35,39 +38,31 @@ class Deadlines:
         connections: int,
         seconds: float = SECONDS,
         taking: float = TAKING_SECONDS,
+        pause: float = PAUSE_SECONDS,
         tick: float = TICK_SECONDS,
     ) -> None:
         self._limit, self._tick = connections, tick
-        self.seconds, self.taking = seconds, taking
-        self.connections = 0
-        """Open HTTP connections."""
+        self.seconds, self.taking, self.pause = seconds, taking, pause
         self.draining = False
         """Does each answer end its connection?"""
-        self._waiting: dict[Connection, float] = {}
+        self._connections: set[Connection] = set()
         self._timer: asyncio.TimerHandle | None = None
 
-    def admit(self) -> bool:
-        """Is there room for one more connection? Counts it in any case."""
-        self.connections += 1
-        return self.connections <= self._limit
+    @property
+    def connections(self) -> int:
+        """Open HTTP connections."""
+        return len(self._connections)
+
+    def admit(self, connection: Connection) -> bool:
+        """Is there room for one more connection? It counts in any case, until it is ``gone``."""
+        self._connections.add(connection)
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(self._tick, self._expire)
+        return len(self._connections) <= self._limit
 
     def gone(self, connection: Connection) -> None:
         """A connection has ended, or become a WebSocket."""
-        self.connections -= 1
-        self._waiting.pop(connection, None)
-
-    def wait(self, connection: Connection, seconds: float, *, anew: bool = True) -> None:
-        """Something is awaited within so many seconds; if not ``anew``, an earlier deadline stands."""
-        if not anew and connection in self._waiting:
-            return
-        loop = asyncio.get_running_loop()
-        self._waiting[connection] = loop.time() + seconds
-        if self._timer is None:
-            self._timer = loop.call_later(self._tick, self._expire)
-
-    def done(self, connection: Connection) -> None:
-        """Nothing is awaited any more."""
-        self._waiting.pop(connection, None)
+        self._connections.discard(connection)
 
     def close(self) -> None:
         """Stop the tick."""
@@ -78,10 +73,12 @@ class Deadlines:
     def _expire(self) -> None:
         loop = asyncio.get_running_loop()
         now = loop.time()
-        for connection in [one for one, deadline in self._waiting.items() if deadline <= now]:
+        for connection in list(self._connections):
+            if connection.deadline is None or connection.deadline > now:
+                continue
             if connection.is_ours():
-                self._waiting[connection] = now + self.seconds
+                connection.deadline = now + self.seconds
             else:
-                del self._waiting[connection]
+                connection.deadline = None
                 connection.transport.abort()
-        self._timer = loop.call_later(self._tick, self._expire) if self._waiting else None
+        self._timer = loop.call_later(self._tick, self._expire) if self._connections else None

@@ -5,8 +5,8 @@ In comes a request; out goes 202 once its update is synced to disk in the queue,
 must never answer 202 for what is not on disk, and never take points from a request.
 
 ``UpdateScore`` is a bare ASGI application for the one route: the framework around a handler costs more than
-all the work in it. Most requests do not even get that far: ``straight`` answers them on the connection
-(connection.py). The documented handlers in ``updates.py`` call the same ``submit``.
+all the work in it. Most requests do not even get that far: ``AtOnce`` (at_once.py) answers them on the
+connection. The documented handlers in ``updates.py`` call the same ``submit``.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from asyncpg.pgproto.pgproto import UUID
 from msgspec import Meta, Struct
 
 from scoreboard import metrics
-from scoreboard.api.connection import BODY_BYTES, Request, answer_of, head_of
 from scoreboard.api.forms import ActionId, UserId
 from scoreboard.api.outcomes import Outcomes
 from scoreboard.api.problems import MEDIA_TYPE, headers_of, problem_of
+from scoreboard.api.straight import BODY_BYTES
 from scoreboard.auth import Auth
 from scoreboard.auth.keyring import NotYetKnown, once_more
 from scoreboard.auth.policy import Policy, insufficient
@@ -65,14 +65,14 @@ class Answer(Struct, frozen=True):
 _submission = msgspec.json.Decoder(Submission)
 _submissions = msgspec.json.Decoder(list[Submission])
 _encode = msgspec.json.Encoder().encode
-_ACCEPTED = metrics.REQUESTS.labels("accepted")
+_ACCEPTED = metrics.Tally(metrics.REQUESTS.labels("accepted"))
 
 
 class UpdateScore:
     """The door. An ASGI application for ``POST /update-score``."""
 
     def __init__(self, auth: Auth, policy: Policy, commit: GroupCommit, outcomes: Outcomes) -> None:
-        self._auth, self._policy, self._commit, self._outcomes = auth, policy, commit, outcomes
+        self.auth, self.policy, self._commit, self._outcomes = auth, policy, commit, outcomes
 
     async def __call__(self, scope: Scope_, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -80,13 +80,13 @@ class UpdateScore:
         try:
             body = await read_body(headers, receive, BODY_BYTES)
             submission = parse(body)
-            principal = await self._auth.who(scope)
+            principal = await self.auth.who(scope)
             wait = 0
             if b"prefer" in headers:
                 wait = wait_of([v.decode("latin-1") for k, v in scope["headers"] if k == b"prefer"])
             answer = await self.submit(principal, submission, wait)
         except Exception as error:
-            problem = _refused(error)
+            problem = refused(error)
             extra = [(k.encode(), v.encode()) for k, v in headers_of(problem).items()]
             await respond(send, problem.status, problem.body(), MEDIA_TYPE.encode(), extra)
             return
@@ -94,30 +94,7 @@ class UpdateScore:
         extra = [(b"preference-applied", b"wait=%d" % wait)] if wait and answer.status == 200 else []
         await respond(send, answer.status, answer.body, b"application/json", extra)
 
-    def straight(self, request: Request) -> bool:
-        """Answer a request if all that decides on it is known here; ``False``: it has to be asked for.
-
-        The decisions are those of ``__call__``, in the same order.
-        """
-        given = request.headers
-        authorization = given.get(b"authorization")
-        if authorization is None or given.get(b"content-type") != b"application/json":
-            return False
-        try:
-            submission = parse(request.body)
-            if ":" not in submission.action_id:
-                return False  # a grant: whose key signed it may have to be asked for
-            principal = self._auth.at_once(authorization, request.peer, given.get(b"x-forwarded-for"))
-            if principal is None:
-                return False
-            update = self._policy.decide(principal, submission.user_id, submission.action_id)
-        except Exception as error:
-            _answer(request, _refused(error))
-        else:
-            self._enter(update, partial(_answer, request))
-        return True
-
-    def _enter(self, update: Update, answer: Callable[[Accepted | Problem], None]) -> None:
+    def enter(self, update: Update, answer: Callable[[Accepted | Problem], None]) -> None:
         """Have an update accepted; ``answer`` is called with what is to be said, now or later."""
         told = partial(self._entered, update, answer)
         try:
@@ -130,7 +107,7 @@ class UpdateScore:
     ) -> None:
         event_id = str(UUID(update.event_id))
         if error is not None:
-            answer(_refused(error, event_id))
+            answer(refused(error, event_id))
             return
         self._outcomes.remember(update.event_id, update.user)
         _ACCEPTED.inc()
@@ -151,10 +128,10 @@ class UpdateScore:
         """
         user_id, action_id = submission.user_id, submission.action_id
         try:
-            update = self._policy.decide(principal, user_id, action_id)
+            update = self.policy.decide(principal, user_id, action_id)
         except NotYetKnown as unknown:
             update = await once_more(
-                unknown, lambda: self._policy.decide(principal, user_id, action_id), "invalid_grant"
+                unknown, lambda: self.policy.decide(principal, user_id, action_id), "invalid_grant"
             )
         event_id = UUID(update.event_id)
         if not wait or not self._outcomes.room:
@@ -192,7 +169,7 @@ class UpdateScore:
             try:
                 answer = await self.submit(principal, submission, wait)
             except Exception as error:
-                answers.put(place, _refused(error))
+                answers.put(place, refused(error))
             else:
                 metrics.REQUESTS.labels(answer.body.status).inc()
                 answers.put(place, answer.body)
@@ -205,11 +182,11 @@ class UpdateScore:
                     tasks.create_task(ask(place, submission))
                     continue
                 try:
-                    update = self._policy.decide(principal, user_id, action_id)
+                    update = self.policy.decide(principal, user_id, action_id)
                 except Exception as error:
-                    answers.put(place, _refused(error))
+                    answers.put(place, refused(error))
                 else:
-                    self._enter(update, partial(answers.put, place))
+                    self.enter(update, partial(answers.put, place))
             return await answers.all
 
 
@@ -238,27 +215,12 @@ class _Answers:
             self.all.set_result(self._bodies)
 
 
-def _answer(request: Request, what: Accepted | Problem) -> None:
-    if isinstance(what, Problem):
-        request.answer(*answer_of(what))
-    else:
-        request.answer(_HEAD, _encode(what))
-
-
-def _refused(error: Exception, event_id: str | None = None) -> Problem:
+def refused(error: Exception, event_id: str | None = None) -> Problem:
+    """The problem that tells of an error; it is counted."""
     # In a context of its own: a fault of ours gives its log line the id that the client is told.
     problem = contextvars.copy_context().run(problem_of, error, event_id)
     metrics.REQUESTS.labels(problem.code).inc()
     return problem
-
-
-_HEAD = head_of(
-    202,
-    [
-        ("content-type", "application/json"),
-        ("content-length", str(len(_encode(Accepted("accepted", str(UUID(bytes(16)))))))),
-    ],
-)
 
 
 def parse(body: bytes) -> Submission:

@@ -8,18 +8,24 @@ decides (pure, no I/O). In comes a request, or the text of an ``Authorization`` 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any, TypeAlias
 
 from scoreboard.auth.keyring import NotYetKnown, once_more
 from scoreboard.auth.keys import KEY_PREFIX, Keys
 from scoreboard.auth.proxies import Proxies
-from scoreboard.auth.tokens import Tokens
+from scoreboard.auth.tokens import Tokens, digest_of
+from scoreboard.database import hash_of_key
 from scoreboard.errors import Problem
 from scoreboard.model import Principal
 from scoreboard.rates import Rates
 
-__all__ = ["Auth"]
+__all__ = ["Auth", "Known"]
+
+
+Known: TypeAlias = Callable[[], Principal | None]
+"""Who it is, if that is known here at this moment."""
 
 
 class Auth:
@@ -85,25 +91,20 @@ class Auth:
         except NotYetKnown as unknown:
             return await once_more(unknown, lambda: self.tokens.principal(credentials), "invalid_token")
 
-    def at_once(self, authorization: bytes, peer: str, forwarded: bytes | None) -> Principal | None:
-        """As ``who`` for a write, if it is known here whose credentials these are; ``None`` says no more.
-
-        Raises:
-            Problem: ``rate_limited``.
-        """
-        scheme, _, rest = authorization.decode("latin-1").partition(" ")
-        credentials = rest.strip()
+    def knowing(self, authorization: str) -> Known | None:
+        """Where to look who has these credentials; ``None``: they are none. It keeps nothing but a digest."""
+        scheme, _, rest = authorization.partition(" ")
         if scheme.lower() != "bearer":
             return None
+        credentials = rest.strip()
         if credentials.startswith(KEY_PREFIX):
-            principal = self.keys.remembered(credentials)
-        else:
-            principal = self.tokens.remembered(credentials)
-        if principal is not None:
-            hops = [] if forwarded is None else [forwarded.decode("latin-1")]
-            self._rates.address(self.proxies.client(peer, hops), write=True)
-            self._rates.principal(principal)
-        return principal
+            return partial(self.keys.remembered, hash_of_key(credentials))
+        return partial(self.tokens.remembered, digest_of(credentials))
+
+    def within_limits(self, principal: Principal, peer: str, forwarded: Sequence[str]) -> None:
+        """A write of this principal, that came in this way. Raises ``Problem``: ``rate_limited``."""
+        self._rates.address(self.proxies.client(peer, forwarded), write=True)
+        self._rates.principal(principal)
 
     async def run(self) -> None:
         """Notice what becomes of keys, issuers' and services', until cancelled."""

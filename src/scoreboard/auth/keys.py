@@ -99,9 +99,9 @@ class Keys:
             Problem: ``invalid_token``; if the key is not known here, ``rate_limited`` when the address had
                 too many looked up, ``unavailable`` when it cannot be looked up.
         """
-        if (remembered := self.remembered(key)) is not None:
-            return remembered
         digest = hash_of_key(key)
+        if (remembered := self.remembered(digest)) is not None:
+            return remembered
         if not _FORM.fullmatch(key) or self._unknown.get(digest, 0.0) > monotonic():
             raise Problem("invalid_token", "There is no such key.")
         if digest not in self._look_up:
@@ -112,9 +112,9 @@ class Keys:
         self._used.add(found.principal.id)
         return found.principal
 
-    def remembered(self, key: str) -> Principal | None:
-        """The service whose key this is, if that is known here."""
-        known = self._known.get(hash_of_key(key))
+    def remembered(self, digest: bytes) -> Principal | None:
+        """The service whose key has this hash, if that is known here."""
+        known = self._known.get(digest)
         if known is None or known.ends <= monotonic():
             return None
         self._used.add(known.principal.id)

@@ -48,7 +48,7 @@ class Policy:
                 raise Problem("user_mismatch", "The token's subject is not userId.")
         elif Scope.SCORE_WRITE not in principal.scopes:
             raise insufficient(Scope.SCORE_WRITE)
-        if flaw := flaw_of_user_id(user_id):
+        elif flaw := flaw_of_user_id(user_id):  # a user's own was looked at with the token
             raise Problem("invalid_field", f"userId {flaw}.")
         granted = ":" not in action_id and "." in action_id
         if granted:

@@ -62,7 +62,8 @@ class Tokens:
             Problem: ``invalid_token`` or ``token_expired``.
             NotYetKnown: the issuer's key is not known.
         """
-        if (remembered := self.remembered(token)) is not None:
+        digest = digest_of(token)
+        if (remembered := self.remembered(digest)) is not None:
             return remembered
         found = verified(token, self._keyrings, TOKEN)
         if found.expired:
@@ -70,14 +71,11 @@ class Tokens:
         principal = _principal(found.claims, found.keyring.name)
         if len(self._remembered) >= REMEMBERED:
             self._remembered.pop(next(iter(self._remembered)))  # the oldest
-        self._remembered[_digest(token)] = _Remembered(
-            principal, found.claims["exp"], found.keyring, found.keys
-        )
+        self._remembered[digest] = _Remembered(principal, found.claims["exp"], found.keyring, found.keys)
         return principal
 
-    def remembered(self, token: str) -> Principal | None:
+    def remembered(self, digest: bytes) -> Principal | None:
         """The user that a token vouches for, if it has been verified before and that still holds."""
-        digest = _digest(token)
         known = self._remembered.get(digest)
         if known is None:
             return None
@@ -91,7 +89,8 @@ class Tokens:
         await keyring.follow(self._keyrings.values())
 
 
-def _digest(token: str) -> bytes:
+def digest_of(token: str) -> bytes:
+    """By what a token is remembered."""
     return hashlib.sha256(token.encode()).digest()
 
 

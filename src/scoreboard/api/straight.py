@@ -1,0 +1,136 @@
+"""The straight way: from the bytes of a request to its answer, without scope, messages, task or framework.
+
+A request whose answer needs nothing but what this process has at hand goes straight (connection.py). Its
+handler first reads the head; what a head says is kept, so that the next request with the very same bytes
+needs no parsing. Once the request has come whole its handler is called, and answers at once or later. A
+handler that has to wait for anything else, or does not like a request, says so before it has done anything,
+and the application gets it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from hashlib import sha256
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Protocol
+
+import msgspec
+
+from scoreboard.api.problems import MEDIA_TYPE, headers_of
+
+if TYPE_CHECKING:
+    from scoreboard.api.connection import Http
+    from scoreboard.errors import Problem
+
+BODY_BYTES = 4 * 1024
+"""Of a request of the straight way."""
+HEADS = 10_000  # heads that are kept: 5 MB, and 25 if all of them are as long as may be
+KEPT_BYTES = 2 * 1024  # of a head that is kept
+END = b"\r\n\r\n"  # of a head
+
+
+class _Unheard:
+    """What uvicorn tells a request that waits for its body or end. Ours do not."""
+
+    def set(self) -> None:
+        """Nobody waits."""
+
+
+class Request:
+    """A request of the straight way; to uvicorn it is the one that is being answered."""
+
+    __slots__ = (
+        "body",
+        "connection",
+        "disconnected",
+        "handler",
+        "keep_alive",
+        "response_complete",
+        "said",
+    )
+    message_event = _Unheard()
+    scope: Any = None
+
+    def __init__(self, connection: Http, handler: Handler, said: Any, body: bytes = b"") -> None:
+        self.connection, self.handler = connection, handler
+        self.said = said
+        """What the handler has read in its head."""
+        self.body = body
+        self.keep_alive = True
+        self.disconnected = self.response_complete = False
+
+    @property
+    def peer(self) -> str:
+        """The address that has opened the connection."""
+        return self.connection.client[0] if self.connection.client else ""
+
+    def answer(self, head: bytes, body: bytes) -> None:
+        """The answer, once. ``head``: made by ``head_of``; ``body``: as long as that says."""
+        self.connection.answer(self, head, body)
+
+
+class Handler(Protocol):
+    """Answers the requests of one target."""
+
+    def read(self, headers: Mapping[bytes, bytes]) -> Any:
+        """What a head says, from the headers that a handler may look at; ``None``: it is the application's.
+
+        It is kept without the head, so it must hold no credential, and nothing that holds only now.
+        """
+
+    def __call__(self, request: Request) -> bool:
+        """Answer, now or later; ``False``: it has done nothing, and the application shall answer."""
+
+
+class Head:
+    """A head that went the straight way."""
+
+    __slots__ = ("handler", "length", "said")
+
+    def __init__(self, handler: Handler, said: Any, length: int) -> None:
+        self.handler, self.said, self.length = handler, said, length
+
+
+class Straight:
+    """The handlers of a process, by method and target as sent, and the heads that have come to them."""
+
+    def __init__(self, handlers: Mapping[tuple[bytes, bytes], Handler]) -> None:
+        self.handlers = handlers
+        self._heads: dict[bytes, Head] = {}
+
+    def known(self, head: bytes) -> Head | None:
+        """This head, if it has come before. It is known by its SHA-256: nothing else of it is kept."""
+        return self._heads.get(sha256(head).digest())
+
+    def keep(self, piece: bytes, request: Request) -> None:
+        """A request has gone straight that has come in one piece: remember its head, if that is all of it.
+
+        What a parser takes for the end of a head, or for two requests, must leave no doubt: no line ends in
+        another way.
+        """
+        end = piece.find(END) + len(END)
+        if (
+            end <= KEPT_BYTES
+            and piece[end:] == request.body
+            and piece.count(b"\n", 0, end) == piece.count(b"\r\n", 0, end)
+        ):
+            if len(self._heads) >= HEADS:
+                del self._heads[next(iter(self._heads))]  # the oldest
+            head = Head(request.handler, request.said, len(request.body))
+            self._heads[sha256(piece[:end]).digest()] = head
+
+
+def head_of(status: int, headers: Iterable[tuple[str, str]]) -> bytes:
+    """Status line and headers of an answer, without those that all answers have."""
+    lines = [
+        f"HTTP/1.1 {status} {HTTPStatus(status).phrase}",
+        *(f"{name}: {value}" for name, value in headers),
+    ]
+    return ("\r\n".join(lines) + "\r\n").encode()
+
+
+def answer_of(problem: Problem) -> tuple[bytes, bytes]:
+    """Head and body of a problem."""
+    body = msgspec.json.encode(problem.body())
+    headers = {"content-type": MEDIA_TYPE, "content-length": str(len(body))} | headers_of(problem)
+    return head_of(problem.status, headers.items()), body
