@@ -41,11 +41,16 @@ def arm(point: str) -> None:
     calls = itertools.count()
 
     async def crash(*args: Any, **kwargs: Any) -> Any:
-        now = next(calls) == before
-        done = None if now and not after else await step(*args, **kwargs)
-        if now:
-            os.kill(os.getpid(), signal.SIGKILL)
+        if not after:
+            end()
+        done = await step(*args, **kwargs)
+        if after:  # and not if it failed
+            end()
         return done
+
+    def end() -> None:
+        if next(calls) == before:
+            os.kill(os.getpid(), signal.SIGKILL)
 
     setattr(owner, name, crash)
 

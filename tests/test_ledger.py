@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from deployment import Deployment
 from scoreboard import ledger
 from scoreboard.book import Applied, Memory
-from scoreboard.database import Database, connect
+from scoreboard.database import STATEMENTS, Database, connect
 from scoreboard.dead_letters import DeadLetter
 from scoreboard.errors import Fenced, LogMismatch
 from scoreboard.ledger import Batch, Terms
@@ -101,6 +102,14 @@ class Model:
             self.names[entry.user] = entry.name
 
 
+@pytest.fixture(scope="module", autouse=True)
+def few_look_ups() -> Iterator[None]:
+    """Events are trusted to be new again after two batches without any that was not."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("scoreboard.book.LOOK_UPS", 2)
+        yield
+
+
 points = st.one_of(st.integers(-20, 20), st.sampled_from([SCORE_LIMIT, -SCORE_LIMIT, SCORE_LIMIT - 5]))
 steps = st.tuples(
     st.sampled_from(["ann", "bob", "cid"]),
@@ -113,10 +122,13 @@ _examples = itertools.count()
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(batches=st.lists(st.lists(steps, min_size=1, max_size=8), min_size=1, max_size=8))
+@given(
+    batches=st.lists(st.lists(steps, min_size=1, max_size=8), min_size=1, max_size=8), trusting=st.booleans()
+)
 async def test_totals_are_the_sum_of_the_ledger_however_it_is_cut_and_repeated(
-    book: Ledger, batches: Any
+    book: Ledger, batches: Any, trusting: bool
 ) -> None:
+    book.memory = Memory(trusting=trusting)
     prefix = f"e{next(_examples)}-"
     model = Model()
     fixed: dict[tuple[str, int], Update] = {}
@@ -232,3 +244,41 @@ async def test_verify_finds_a_total_that_is_not_the_sum(deploy: Any) -> None:
         await connection.execute("INSERT INTO scores VALUES ('main', 'all', 'ghost', 1, 1, 1)")
         found = {(row["board"], row["user_id"]) for row in await database.unsummed()}
         assert found == {("main", "ann"), ("wins", "bob"), ("main", "ghost")}
+
+
+async def test_events_are_looked_up_from_the_first_that_came_twice_until_there_are_no_more(
+    book: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    book.memory = Memory(trusting=True)
+    asked: list[str] = []
+    fetch, execute = asyncpg.Connection.fetch, asyncpg.Connection.execute
+
+    async def fetched(self: Any, query: str, *args: Any, **settings: Any) -> Any:
+        asked.extend(["looked up"] if query == STATEMENTS["known_events"] else [])
+        return await fetch(self, query, *args, **settings)
+
+    async def executed(self: Any, query: str, *args: Any, **settings: Any) -> Any:
+        asked.extend(["begun"] if query == STATEMENTS["move_cursor"] else [])
+        return await execute(self, query, *args, **settings)
+
+    monkeypatch.setattr(asyncpg.Connection, "fetch", fetched)
+    monkeypatch.setattr(asyncpg.Connection, "execute", executed)
+
+    async def done(*numbers: int) -> list[str]:
+        asked.clear()
+        applied = await book.apply([update("twice", number, 1) for number in numbers])
+        assert sum(applied.counts.values()) == len(numbers)
+        return list(asked)
+
+    assert await done(1, 1, 2) == ["begun"]  # within one batch it is seen
+    assert await done(2, 3) == ["begun", "begun", "looked up"]
+    assert await done(4) == ["begun", "looked up"]
+    assert await done(4, 5) == ["begun", "looked up"]  # again: the count begins anew
+    assert await done(6) == ["begun", "looked up"]
+    assert await done(7) == ["begun", "looked up"]
+    assert await done(8) == ["begun"]
+    row = await book.connection.fetchrow(
+        "SELECT score, reached FROM scores WHERE user_id = 'twice' AND board = 'main'"
+    )
+    assert row is not None
+    assert (row["score"], row["reached"]) == (8, book.sequence * PLACES)

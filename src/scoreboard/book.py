@@ -26,6 +26,7 @@ from scoreboard.model import (
 )
 from scoreboard.rules import Count, Refusal, Rules
 
+LOOK_UPS = 100  # batches without an event that was decided before, until none is expected any more
 REMEMBERED = 50_000  # users, and places, that an applying session remembers: about 30 MB
 
 
@@ -87,9 +88,26 @@ class Memory:
     and every transaction in which they were written has been committed. Bounded by emptying it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, trusting: bool = False) -> None:
+        """``trusting``: events are taken for new, until one was not."""
         self.users: dict[str, User] = {}
         self.places: dict[tuple[str, str], Place] = {}
+        self.planted: bool | None = None
+        """Are there events that were revoked before they came? ``None``: not known."""
+        self._trusting, self._look_ups = trusting, 0
+
+    @property
+    def looks_up(self) -> bool:
+        """Shall it be looked up which events were decided before?"""
+        return self._look_ups > 0 or not self._trusting
+
+    def look_up(self) -> None:
+        """From now on, for a while."""
+        self._look_ups = LOOK_UPS
+
+    def looked_up(self, *, found: bool) -> None:
+        """It was looked up for a part of a batch; was there any?"""
+        self._look_ups = LOOK_UPS if found else max(self._look_ups - 1, 0)
 
     def keep(self, book: Book) -> None:
         """What was written is what is known from now on."""
@@ -106,6 +124,7 @@ class Memory:
         """Nothing is known any more: statements have written what they alone know, or it is not committed."""
         self.users.clear()
         self.places.clear()
+        self.planted = None
 
 
 class Book:

@@ -53,6 +53,9 @@ LEFT JOIN LATERAL (
 WHERE e.amends IS NULL
 UNION ALL SELECT event_id, NULL, NULL, 0, '{}', NULL FROM planted WHERE event_id = ANY($1::uuid[]) AND partition = $2;
 
+-- any_planted: is there an event that was revoked before it came?
+SELECT EXISTS (SELECT FROM planted WHERE partition = $1);
+
 -- known_commands: which of these have been carried out before
 SELECT command_id FROM commands WHERE command_id = ANY($1::uuid[]);
 
