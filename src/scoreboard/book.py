@@ -6,6 +6,7 @@ events (``Amend``) are not for here: they are statements over the ledger (``amen
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
@@ -91,7 +92,8 @@ class Memory:
     def __init__(self, *, trusting: bool = False) -> None:
         """``trusting``: events are taken for new, until one was not."""
         self.users: dict[str, User] = {}
-        self.places: dict[tuple[str, str], Place] = {}
+        self.places: defaultdict[str, dict[str, Place]] = defaultdict(dict)
+        """By board and user."""
         self.planted: bool | None = None
         """Are there events that were revoked before they came? ``None``: not known."""
         self._trusting, self._look_ups = trusting, 0
@@ -111,14 +113,12 @@ class Memory:
 
     def keep(self, book: Book) -> None:
         """What was written is what is known from now on."""
-        if len(self.users) > REMEMBERED or len(self.places) > REMEMBERED:
+        if len(self.users) > REMEMBERED or any(len(of) > REMEMBERED for of in self.places.values()):
             self.forget()
-        for user in book.users.values():
+        for user in book.marked.values():
             user.touched = False
-        for place in book.places.values():
+        for _, _, place in book.touched:
             place.touched = False
-        self.users |= book.users
-        self.places |= book.places
 
     def forget(self) -> None:
         """Nothing is known any more: statements have written what they alone know, or it is not committed."""
@@ -130,18 +130,22 @@ class Memory:
 class Book:
     """The state that a batch touches, and what judging the batch does to it."""
 
-    def __init__(self, rules: Mapping[str, Rules]) -> None:
-        self._rules = rules
+    def __init__(self, boards: Sequence[str], rules: Mapping[str, Rules], memory: Memory) -> None:
+        self._boards, self._rules = boards, rules
+        self.users, self.places = memory.users, memory.places
+        """Of all whom the batch touches; and of others, whom the session remembers."""
         self.known: dict[bytes, Judged] = {}
         self.planted: set[bytes] = set()
         """Events that were revoked before they came."""
         self.commands: set[bytes] = set()
-        self.users: dict[str, User] = {}
-        self.places: dict[tuple[str, str], Place] = {}
         self.counts: dict[tuple[str, str], Count] = {}
         """By user and type, for the types that have rules."""
         self.events: list[tuple[Accepted, Update, Judged]] = []
         self.new_commands: list[tuple[Accepted, Rename | Mark]] = []
+        self.touched: list[tuple[str, str, Place]] = []
+        """Board, user and place: what the batch has changed."""
+        self.marked: dict[str, User] = {}
+        """Whose name or marks the batch has changed."""
         self.outcomes: list[tuple[Accepted, Outcome]] = []
         self.tally: dict[str, int] = {}
 
@@ -189,7 +193,7 @@ class Book:
         if rules is not None and count is not None and (refusal := rules.refusal(count, accepted.at)):
             return refusal
         for board in entry.boards:
-            place = self.places.get((board, entry.user))
+            place = self.places[board].get(entry.user)
             if place is not None and abs(place.score + entry.points) > SCORE_LIMIT:
                 return Refusal("out_of_range")
         return None
@@ -197,14 +201,17 @@ class Book:
     def _count(self, accepted: Accepted, entry: Update) -> None:
         """An event counts: on each board of its type, and its name if it brings a new one."""
         for board in entry.boards:
-            place = self.places.get((board, entry.user))
+            place = self.places[board].get(entry.user)
             if place is None:
-                place = self.places[board, entry.user] = Place(0, 0, 0, standing=False)
+                place = self.places[board][entry.user] = Place(0, 0, 0, standing=False)
             if entry.points or not place.standing:
                 place.score += entry.points
                 place.reached = accepted.accept_no
-            place.standing = place.touched = True
+            place.standing = True
             place.changed = accepted.accept_no
+            if not place.touched:
+                place.touched = True
+                self.touched.append((board, entry.user, place))
         if entry.name is not None:
             self._name(entry.user, entry.name, accepted.accept_no)
 
@@ -221,7 +228,7 @@ class Book:
                 known = self.users[entry.user]
                 if getattr(known, entry.what) != entry.on:
                     setattr(known, entry.what, entry.on)
-                    known.changed, known.touched = accepted.accept_no, True
+                    self._mark(entry.user, known, accepted.accept_no)
         if accepted.inbox:
             outcome = Outcome(Result.APPLIED, str(UUID(entry.command_id)), users=1)
             self.outcomes.append((accepted, outcome))
@@ -229,7 +236,12 @@ class Book:
     def _name(self, user: str, name: str, accept_no: int) -> None:
         known = self.users[user]
         if known.name != name:
-            known.name, known.changed, known.touched = name, accept_no, True
+            known.name = name
+            self._mark(user, known, accept_no)
+
+    def _mark(self, user: str, known: User, accept_no: int) -> None:
+        known.changed, known.touched = accept_no, True
+        self.marked[user] = known
 
     def _outcome(self, entry: Update, known: Judged, *, duplicate: bool) -> Outcome:
         event_id = str(UUID(entry.event_id))
@@ -239,17 +251,23 @@ class Book:
         changes = {
             board: BoardChange(score=place.score)
             for board in known.boards
-            if (place := self.places.get((board, entry.user))) is not None
+            if (place := self.places[board].get(entry.user)) is not None
         }
         return Outcome(known.result, event_id, duplicate=duplicate, points=known.points, boards=changes)
 
     def applied(self) -> Applied:
         """What happened, for those who wait and for the boards."""
         rows = []
-        for (board, user), place in self.places.items():
-            known = self.users[user]
-            if place.standing and (place.touched or known.touched):
+        changed = self.touched + [
+            (board, user, place)
+            for user in self.marked
+            for board in self._boards
+            if (place := self.places[board].get(user)) is not None and not place.touched
+        ]
+        for board, user, place in changed:
+            if place.standing:
+                known = self.users[user]
                 score = None if known.hidden else place.score
-                changed = max(place.changed, known.changed)
-                rows.append(Row(board, user, score, place.reached, changed, known.name))
+                latest = max(place.changed, known.changed)
+                rows.append(Row(board, user, score, place.reached, latest, known.name))
         return Applied(self.outcomes, rows, self.tally)

@@ -24,6 +24,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from functools import partial
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
@@ -208,13 +209,17 @@ async def _apply_parts(
     return parts
 
 
+ALONE = (Amend, Settle)
+USERS_OWN = (Rename, Mark)
+
+
 def _parts(accepted: Sequence[Accepted]) -> Iterator[Sequence[Accepted] | Accepted]:
     """What can be judged together, in order. Amendments and what settles a dead letter stand alone: they see
     all before them applied.
     """
     begin = 0
     for place, one in enumerate(accepted):
-        if isinstance(one.entry, Amend | Settle):
+        if isinstance(one.entry, ALONE):
             if begin < place:
                 yield accepted[begin:place]
             yield one
@@ -227,9 +232,9 @@ async def _read(
     connection: Connection, partition: int, part: Sequence[Accepted], terms: Terms, memory: Memory
 ) -> Book:
     """The state that entries touch. The cursor's row is locked: for these users nobody else writes."""
-    book = Book(terms.rules)
+    book = Book(terms.boards, terms.rules, memory)
     updates = [a.entry for a in part if isinstance(a.entry, Update)]
-    commands = [a.entry for a in part if isinstance(a.entry, Rename | Mark)]
+    commands = [a.entry for a in part if isinstance(a.entry, USERS_OWN)]
     if updates and memory.planted is None:
         memory.planted = await connection.fetchval(STATEMENTS["any_planted"], partition)
     if updates and (memory.looks_up or memory.planted):
@@ -248,40 +253,50 @@ async def _read(
         ids = [pgproto.UUID(entry.command_id) for entry in commands]
         for (command_id,) in await connection.fetch(STATEMENTS["known_commands"], ids):
             book.commands.add(command_id.bytes)
-    book.users = {user: memory.users.get(user) or User() for user in {a.entry.user for a in part}}
-    if unknown := [user for user in book.users if user not in memory.users]:
-        for row in await connection.fetch(STATEMENTS["users"], unknown):
-            user = book.users[row["user_id"]]
+    if unknown := {a.entry.user for a in part if a.entry.user not in memory.users}:
+        memory.users.update((user, User()) for user in unknown)
+        for row in await connection.fetch(STATEMENTS["users"], list(unknown)):
+            user = memory.users[row["user_id"]]
             user.name, user.hidden, user.banned, user.changed = row[1], row[2], row[3], row[4]
-    wanted = {(board, entry.user) for entry in updates for board in entry.boards}
+    missing = {
+        (board, entry.user)
+        for entry in updates
+        for board in entry.boards
+        if entry.user not in memory.places[board]
+    }
     # A new name or mark shows on every board, also on those that the points do not touch.
-    named = {e.user for e in updates if e.name is not None and e.name != book.users[e.user].name}
+    named = {e.user for e in updates if e.name is not None and e.name != memory.users[e.user].name}
     named.update(entry.user for entry in commands)
-    wanted.update((board, user) for board in terms.boards for user in named)
-    book.places = {key: memory.places[key] for key in wanted if key in memory.places}
-    if len(book.places) < len(wanted):
-        ordered = sorted(wanted - book.places.keys())
+    missing.update(
+        (board, user) for board in terms.boards for user in named if user not in memory.places[board]
+    )
+    if missing:
+        ordered = sorted(missing)
         names, users = [board for board, _ in ordered], [user for _, user in ordered]
         for board, user_id, score, reached, changed, standing in await connection.fetch(
             STATEMENTS["scores"], names, users
         ):
-            book.places[board, user_id] = Place(score, reached, changed, standing=standing)
+            memory.places[board][user_id] = Place(score, reached, changed, standing=standing)
     return book
+
+
+_BOARD_AND_USER = itemgetter(0, 1)
 
 
 async def _write(connection: Connection, book: Book, terms: Terms) -> None:
     if book.events:
         rows: Any = memoryview(copying.rows(book.events))  # the driver takes bytes for a path
         await connection.copy_to_table("events", columns=copying.COLUMNS, source=rows, format="binary")
-    places = sorted((key, place) for key, place in book.places.items() if place.touched)
-    if places:
+    if book.touched:
+        touched = sorted(book.touched, key=_BOARD_AND_USER)
+        boards, users, places = zip(*touched, strict=True)
         await connection.execute(
             STATEMENTS["upsert_scores"],
-            *([key[0] for key, _ in places], [key[1] for key, _ in places]),
-            *([p.score for _, p in places], [p.reached for _, p in places], [p.changed for _, p in places]),
+            *(boards, users),
+            *([p.score for p in places], [p.reached for p in places], [p.changed for p in places]),
         )
-    marked = sorted((user, known) for user, known in book.users.items() if known.touched)
-    if marked:
+    if book.marked:
+        marked = sorted(book.marked.items())
         await connection.execute(
             STATEMENTS["upsert_users"],
             *([user for user, _ in marked], [u.name for _, u in marked], [u.hidden for _, u in marked]),

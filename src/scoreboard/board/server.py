@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager, contextmanager
 from importlib import resources
 from typing import Any
 
+import hiredis
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.client import PubSub
 from redis.asyncio.retry import Retry
@@ -41,6 +42,16 @@ def _script(head: str, *names: str) -> str:
     return head + "\n".join((folder / f"{name}.lua").read_text("utf-8") for name in names)
 
 
+class _Packing:
+    """A connection that lets C write the commands with many arguments, the scripts; all others are few."""
+
+    def pack_command(self, *args: Any) -> list[bytes]:
+        if args[0] == "EVALSHA":
+            return [hiredis.pack_command(args)]
+        packed: list[bytes] = super().pack_command(*args)  # type: ignore[misc]
+        return packed
+
+
 class Server:
     """One server, by its URL (``redis://``, ``rediss://``, ``unix://``). Connects when first asked."""
 
@@ -57,6 +68,7 @@ class Server:
             )
         except ValueError as error:
             raise ConfigurationError(f"SCOREBOARD_BOARD_URL: {error}") from error
+        pool.connection_class = type("Connection", (_Packing, pool.connection_class), {})
         self._redis = Redis.from_pool(pool)
         self.number = int(pool.connection_kwargs.get("db") or 0)
         """Which of the server's numbered databases."""
