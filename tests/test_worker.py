@@ -216,14 +216,14 @@ async def test_nobody_but_the_worker_tells_a_client_that_it_scored(deployment: D
     async with deployment.serving() as client:  # no worker: whatever is answered, it is not its word
         log = await intruder.jetstream().stream_info(deployment.name)
         subject = str((log.config.subjects or [""])[0]).replace("*", "0")
-        for message, status in (
-            (Sealer("x" * 32).seal_outcomes(lie), 202),
-            (msgspec.msgpack.encode(lie), 202),
-            (ours.seal_outcomes(lie), 200),  # so the others would have arrived
+        for message, wait, status in (
+            (Sealer("x" * 32).seal_outcomes(lie), 1, 202),
+            (msgspec.msgpack.encode(lie), 1, 202),
+            (ours.seal_outcomes(lie), 10, 200),  # so the others would have arrived
         ):
             arrived = await intruder.subscribe(subject, max_msgs=1)
             await intruder.flush()  # only now it is known to listen
-            asking = asyncio.create_task(submit(client, "eve", "point:1", wait=1))
+            asking = asyncio.create_task(submit(client, "eve", "point:1", wait=wait))
             inbox = ours.open((await arrived.next_msg(SECONDS)).data).inbox
             await intruder.publish(inbox, message)
             assert (await asking).status_code == status

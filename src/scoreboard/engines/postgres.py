@@ -31,9 +31,9 @@ SETTINGS = """\
 fsync = on
 synchronous_commit = on
 full_page_writes = on
-shared_buffers = 128MB
+shared_buffers = {buffers}MB
 max_connections = 100
-max_wal_size = 1GB
+max_wal_size = {wal}MB
 min_wal_size = 80MB
 checkpoint_timeout = 5min
 jit = off
@@ -44,6 +44,14 @@ password_encryption = scram-sha-256
 unix_socket_permissions = 0700
 """
 HBA = f"local all all scram-sha-256\nhost all all {LOOPBACK}/32 scram-sha-256\n"
+
+
+BUFFERS_MIB, BUFFERS_SHARE = (128, 4096), 1 / 8
+"""Of the machine's memory; PostgreSQL takes it as it comes to need it. Each update writes to a few pages
+anywhere in the tables and indexes: those that find no place there cost several times as much."""
+WAL_MIB, WAL_SHARE = (1024, 4096), 1 / 32
+"""Of the disk, between two checkpoints. After each, PostgreSQL logs a page whole when it is first written to;
+after a crash, it reads so much again."""
 
 
 class Postgres(Server):
@@ -98,7 +106,10 @@ class Postgres(Server):
         if found != self.major:
             raise EngineError(f"{self._cluster} was written by PostgreSQL {found}, and this is {self.major}")
         self._remove_stale()
-        for name, text in (("postgresql.conf", SETTINGS + self._address()), ("pg_hba.conf", HBA)):
+        for name, text in (
+            ("postgresql.conf", settings(self.folder) + self._address()),
+            ("pg_hba.conf", HBA),
+        ):
             self._write(self._cluster / name, text, who)
         return [str(program / "bin" / "postgres"), "-D", str(self._cluster)]
 
@@ -175,3 +186,25 @@ class Postgres(Server):
             ):
                 with contextlib.suppress(FileNotFoundError):
                     path.unlink()
+
+
+def settings(folder: Path) -> str:
+    """The settings, by the size of this machine."""
+    return SETTINGS.format(
+        buffers=_share(memory(), BUFFERS_SHARE, BUFFERS_MIB),
+        wal=_share(shutil.disk_usage(folder).total, WAL_SHARE, WAL_MIB),
+    )
+
+
+def _share(whole: int, share: float, bounds: tuple[int, int]) -> int:
+    """So much of so many bytes, in MiB, within bounds."""
+    return min(max(int(whole * share) >> 20, bounds[0]), bounds[1])
+
+
+def memory(root: Path = Path("/sys/fs/cgroup")) -> int:
+    """Bytes of memory that this machine has, or that this container may use."""
+    found = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for file in ("memory.max", "memory/memory.limit_in_bytes"):  # version 2 and 1 (cgroups(7))
+        with contextlib.suppress(OSError, ValueError):  # there is none, or it says "max"
+            found = min(found, int((root / file).read_text()))
+    return found
