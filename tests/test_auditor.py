@@ -261,7 +261,7 @@ async def test_it_finds_each_kind_of_error(scene: Scene, name: str) -> None:
         assert any(text in flaw for flaw in await copied.audit())
     finally:
         await scene.restore()
-    # Of the scene itself: its screen follows the board, which the worker may build once more, later than we did.
+    # Of the scene itself: its screen follows the board, which the worker may build once more, after us.
     assert await scene.audit(settle=SECONDS) == [], "and nothing else was wrong"
 
 

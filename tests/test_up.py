@@ -155,8 +155,8 @@ async def test_a_second_up_is_refused(up: tuple[Program, Path]) -> None:
 
 async def test_the_configuration_is_checked_before_anything_starts(tmp_path: Path) -> None:
     (tmp_path / "scoreboard.toml").write_text("[actions.win]\npoint = 3\n")
-    for command in (["check"], ["up"], ["verify"], ["score", "ann", "win"]):
-        status, out, err = await run(*command, cwd=tmp_path)
+    for argv in (["check"], ["up"], ["verify"], ["score", "ann", "win"]):
+        status, out, err = await run(*argv, cwd=tmp_path)
         assert (status, out) == (78, "")
         assert "unknown key 'point' in [actions.win]; did you mean 'points'?" in err
     assert not (tmp_path / "scoreboard-data").exists()

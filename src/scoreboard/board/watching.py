@@ -4,9 +4,9 @@ Pub/sub is quick and may lose: a message to a connection that just broke is gone
 again and again. A frame that only reading brought means that the subscription is not to be
 trusted, and it is made anew.
 
-Within an epoch ``seq`` tells what is newer. Of two epochs only what is stored tells: a message may come after a
-read that overtook it, of an epoch that was never seen because reading skipped it. So a message of another epoch
-is not believed, the frame is read.
+Within an epoch ``seq`` tells what is newer. Of two epochs only what is stored tells: a message may come after
+a read that overtook it, of an epoch that was never seen because reading skipped it. So a message of another
+epoch is not believed, the frame is read.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class _Seen:
         self._left: deque[str] = deque(maxlen=EPOCHS)
 
     def take(self, frame: Frame) -> bool:
-        """Is this frame newer than all before? An epoch that was left does not come back, even if the server does."""
+        """Is this frame newer than all before? An epoch that was left does not come back."""
         if frame.epoch == self.epoch:
             newer = frame.seq > self.seq
         else:
