@@ -21,7 +21,7 @@ history: .venv/installed ## watch the history of one project go by on a live boa
 	$(BIN)/python examples/redis-history/replay.py
 
 test: .venv/installed-dev ## run the whole test suite against the real engines
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 check: .venv/installed-dev $(TSC) ## formatting, lint and types
 	$(BIN)/ruff format --check .

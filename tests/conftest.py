@@ -21,6 +21,9 @@ from scoreboard.engines import Urls, engines
 for name in list(os.environ):
     if name.startswith("SCOREBOARD_"):
         del os.environ[name]  # a developer's settings are not the tests'
+# Nothing here speaks TLS, and httpx reads all certificates of the world for each client: 40 ms. In a folder
+# they are looked for only when one is needed.
+os.environ["SSL_CERT_DIR"] = str(Path(__file__).parent)
 
 pytest_plugins = ["browsing"]
 

@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 
 from deployment import Deployment, submit, until
-from scoreboard.auth import Auth, jwks, tokens
+from scoreboard.auth import Auth, jwks, keyring, tokens
 from scoreboard.auth.grants import Grants
 from scoreboard.auth.keyring import NotYetKnown
 from scoreboard.auth.keys import Keys
@@ -291,8 +291,9 @@ async def soon(judge: Tokens, old: str, new: str, first: str, second: str) -> No
 
 
 async def test_a_key_file_that_changes_or_goes_takes_effect_within_seconds(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(keyring, "LOOK_SECONDS", 0.05)
     file, other = tmp_path / "id.pem", Signer()
     file.write_text(ID.pem)
     judge = tokens_of(keys=(str(file),))
@@ -331,8 +332,9 @@ def secret_file(file: Path, secret: str, mode: int = 0o600) -> Path:
 
 
 async def test_a_file_with_a_secret_that_changes_or_goes_takes_effect_within_seconds(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(keyring, "LOOK_SECONDS", 0.05)
     file, next_secret = secret_file(tmp_path / "issuer.secret", SECRET), SECRET[::-1]
     judge = tokens_of(algorithms=("HS256",), secret_file=str(file))
     old, new = hs256(SECRET), hs256(next_secret)

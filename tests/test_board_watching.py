@@ -128,6 +128,19 @@ async def test_a_message_that_was_overtaken_is_dropped(valkey: Valkey) -> None:
         assert await watch.scores() == [2]
 
 
+async def test_a_message_of_an_epoch_that_reading_skipped_is_dropped(valkey: Valkey) -> None:
+    async with board_on(valkey) as board, valkey.client() as client, watched(board) as watch:
+        await watch.next()
+        meta, channel = board._specs[NAME].meta, board._specs[NAME].channel
+        stored: bytes = await client.hget(meta, "frame")
+        late = b"skipped" + stored[stored.index(b"\x1f") :]
+        await board.catch_up(NAME, [row("a", 1, 1)], partition=0, upto=1)
+        assert await watch.scores() == [1]
+        await client.publish(channel, late)  # of an epoch between the two
+        await told(board, row("a", 2, 2))
+        assert await watch.scores() == [2]
+
+
 async def test_watching_outlives_the_server(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     async with running(tmp_path) as server, board_on(server) as board, watched(board) as watch:
         await watch.next()

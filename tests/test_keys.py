@@ -16,7 +16,7 @@ import pytest
 
 from conftest import Clock
 from deployment import Deployment, bearer, submit, until
-from processes import run, settings_of
+from processes import command, settings_of
 from scoreboard import sql
 from scoreboard.auth import Auth
 from scoreboard.auth.key_acts import (
@@ -373,7 +373,7 @@ async def test_keys_from_the_command_line(deployment: Deployment, tmp_path: Path
     (tmp_path / "scoreboard.toml").write_text("[actions.win]\npoints = 10\n")
 
     async def key(*argv: str) -> tuple[int, str, str]:
-        return await run("key", *argv, cwd=tmp_path, settings=settings)
+        return await command("key", *argv, cwd=tmp_path, settings=settings)
 
     options = ("--scope", "score:write", "--action", "win", "--action", "loss", "--expires-in", "30d")
     status, text, told = await key("create", "--name", "cli", "--reason", "for cli", *options)

@@ -9,6 +9,7 @@ from uuid import uuid4
 
 import pytest
 
+from scoreboard.live import hubs
 from watching import Raw, Serving, client_frame, frame, serving, until
 
 CONT, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
@@ -168,7 +169,11 @@ async def test_who_breaks_a_rule_is_told_its_code_and_ended(client: Raw, rule: s
 
 @pytest.mark.parametrize("pieces", [False, True], ids=["whole", "in pieces"])
 @pytest.mark.parametrize("rule", KEPT)
-async def test_who_keeps_the_rules_is_answered(client: Raw, rule: str, pieces: bool) -> None:
+async def test_who_keeps_the_rules_is_answered(
+    client: Raw, rule: str, pieces: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hubs, "CLOSE_SECONDS", 0.0)  # a client that does not close is not waited for
+    monkeypatch.setattr(hubs, "TICK_SECONDS", 0.05)
     data, answers = KEPT[rule]
     await send(client, data, pieces=pieces)
     for answer in answers:

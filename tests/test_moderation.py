@@ -13,7 +13,7 @@ import pytest
 
 from conftest import Deploy
 from deployment import Deployment, bearer, frame_with, submit, until, watching
-from processes import run, settings_of, started
+from processes import command, settings_of, started
 from scoreboard.auth.key_acts import create_key
 from scoreboard.config import Action, Board, Config, Quarantine, Queue
 from scoreboard.database import Database
@@ -411,21 +411,21 @@ async def test_on_the_command_line_an_act_is_one_line_of_text(place: Moderated, 
             "VALUES (gen_random_uuid(), now(), 'key:k', 'ban', 'x', E'a\\n2026-01-01  forged\\x1b[2J')"
         )
     settings = settings_of(place.deployment)
-    _, told, _ = await run("audit", "--limit", "1", cwd=tmp_path, settings=settings)
+    _, told, _ = await command("audit", "--limit", "1", cwd=tmp_path, settings=settings)
     assert told.count("\n") == 1
     assert told.endswith("  a\\n2026-01-01  forged\\x1b[2J\n")
-    status, _, told = await run("ban", "x", "--reason", "a\nb", cwd=tmp_path, settings=settings)
+    status, _, told = await command("ban", "x", "--reason", "a\nb", cwd=tmp_path, settings=settings)
     assert status == 2
     assert "nor line ends" in told
 
 
 async def test_the_command_line_does_the_same(tmp_path: Path) -> None:
     async def done(*arguments: str) -> str:
-        status, out, err = await run(*arguments, "--data", str(tmp_path / "data"), cwd=tmp_path)
+        status, out, err = await command(*arguments, cwd=tmp_path)
         assert status == 0, err
         return out
 
-    async with started("up", "--port", "0", "--data", str(tmp_path / "data"), cwd=tmp_path) as up:
+    async with started("up", "--port", "0", cwd=tmp_path) as up:
         await up.ready()
         await done("score", "ann", "point:1")
         assert await done("ban", "ann", "--reason", "cheats") == "ann is banned\n"
@@ -450,19 +450,18 @@ async def test_the_command_line_does_the_same(tmp_path: Path) -> None:
         assert await done("key", "list") == ""
         assert "temporary: command line" in await done("key", "list", "--all")
         assert await done("held") == ""
-        data = ("--data", str(tmp_path / "data"))
         unknown = (
             ("hide", "an"),
             ("release", "--key-id", "k_000000000000"),
             ("revoke", "--event", str(uuid4())),
         )
-        assert [(await run(*act, *data, cwd=tmp_path))[2] for act in unknown] == [
+        assert [(await command(*act, cwd=tmp_path))[2] for act in unknown] == [
             "note: nothing is known of this user\n",
             "note: there has never been such a key\n",
             "note: no such event has come yet: it will be revoked when it comes\n",
         ]
         never = ("--user", "ann", "--since", "0001-01-01T00:00:00+14:00")
-        status, _, refused = await run("revoke", *never, *data, cwd=tmp_path)
+        status, _, refused = await command("revoke", *never, cwd=tmp_path)
         assert (status, refused.count("\n")) == (1, 1)
         assert "since is outside the years 1 to 9999" in refused
         assert "ledger = totals = board" in await done("verify")

@@ -55,7 +55,7 @@ class System(NamedTuple):
     """A service's key with ``score:write``."""
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 async def system(engine_urls: Urls) -> AsyncIterator[System]:
     """All roles on the real engines, with boards that only these tests score on."""
     deployment = Deployment(engine_urls, CONFIG, f"page_{os.getpid()}")
@@ -67,7 +67,7 @@ async def system(engine_urls: Urls) -> AsyncIterator[System]:
         await deployment.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 async def demo(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
     """The URL of ``scoreboard up --demo``."""
     data = tmp_path_factory.mktemp("demo")

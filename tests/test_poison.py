@@ -18,7 +18,7 @@ import pytest
 from conftest import Deploy
 from crashing import ISOLATING
 from deployment import Deployment, bearer, submit, until
-from processes import run, settings_of, started
+from processes import command, settings_of, started
 from scoreboard import dead_letters, metrics
 from scoreboard.app import Settings
 from scoreboard.board import Board
@@ -448,29 +448,29 @@ async def test_the_command_line_shows_and_settles_dead_letters(tmp_path: Path) -
         connection = await asyncpg.connect(url)
         await connection.execute("ALTER TABLE events ADD CONSTRAINT c CHECK (user_id <> 'eve')")
         for unique in ("1", "2"):
-            status, out, _ = await run("score", "eve", f"point:{unique}", cwd=tmp_path)
+            status, out, _ = await command("score", "eve", f"point:{unique}", cwd=tmp_path)
             assert (status, out) == (0, "eve: 1 dead\n")
-        status, out, _ = await run("dead", "list", cwd=tmp_path)
+        status, out, _ = await command("dead", "list", cwd=tmp_path)
         numbers = [line.split()[0] for line in out.splitlines()]
         assert len(numbers) == 2
         assert "3 tries  eve  point:1" in out
-        _, out, _ = await run("dead", "show", numbers[0], cwd=tmp_path)
+        _, out, _ = await command("dead", "show", numbers[0], cwd=tmp_path)
         assert f"number   {numbers[0]}" in out
         assert "violates check constraint" in out
         await connection.execute("ALTER TABLE events DROP CONSTRAINT c")
         await connection.close()
-        _, out, err = await run("dead", "retry", numbers[0], "--reason", "mended", cwd=tmp_path)
+        _, out, err = await command("dead", "retry", numbers[0], "--reason", "mended", cwd=tmp_path)
         assert out == f"{numbers[0]}: applied\n", err
-        _, out, err = await run("dead", "drop", numbers[1], cwd=tmp_path)
+        _, out, err = await command("dead", "drop", numbers[1], cwd=tmp_path)
         assert out == f"{numbers[1]}: dropped\n", err
-        _, out, err = await run("dead", "list", cwd=tmp_path)
+        _, out, err = await command("dead", "list", cwd=tmp_path)
         assert (out, err) == ("", "There are no dead letters.\n")
-        _, out, _ = await run("dead", "list", "--all", cwd=tmp_path)
+        _, out, _ = await command("dead", "list", "--all", cwd=tmp_path)
         assert [line.split()[4] for line in out.splitlines()] == ["retried", "dropped"]
-        status, _, err = await run("dead", "retry", numbers[0], cwd=tmp_path)
+        status, _, err = await command("dead", "retry", numbers[0], cwd=tmp_path)
         assert status == 1
         assert f"No dead letter {numbers[0]} waits" in err
-        status, _, err = await run("dead", "show", "1", cwd=tmp_path)
+        status, _, err = await command("dead", "show", "1", cwd=tmp_path)
         assert (status, err) == (1, "scoreboard: there is no dead letter 1; see: scoreboard dead list\n")
 
 

@@ -121,12 +121,24 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 @pytest.fixture
 async def served(deploy: Deploy, asked: list[str]) -> AsyncIterator[tuple[Deployment, httpx.AsyncClient]]:
+    async with serving(deploy) as found:
+        asked.clear()
+        yield found
+
+
+@pytest.fixture(scope="module")
+async def shared(deploy: Deploy) -> AsyncIterator[tuple[Deployment, httpx.AsyncClient]]:
+    """One for all who are refused: they leave nothing behind."""
+    async with serving(deploy) as found:
+        yield found
+
+
+@asynccontextmanager
+async def serving(deploy: Deploy) -> AsyncIterator[tuple[Deployment, httpx.AsyncClient]]:
     deployment = await deploy(CONFIG)
     async with deployment.running() as client:
         await submit(client, "ann", "win:0")  # the key is known now
-        token = deployment.token("ann")
-        await submit(client, "ann", "point:0", credentials=token)
-        asked.clear()
+        await submit(client, "ann", "point:0", credentials=deployment.token("ann"))
         yield deployment, client
 
 
@@ -179,9 +191,9 @@ REFUSED = {
 
 @pytest.mark.parametrize("name", REFUSED)
 async def test_what_is_wrong_is_refused_in_the_same_words(
-    served: tuple[Deployment, httpx.AsyncClient], name: str
+    shared: tuple[Deployment, httpx.AsyncClient], name: str
 ) -> None:
-    deployment, client = served
+    deployment, client = shared
     async with raw(client) as connection:
         for credentials in (deployment.key, deployment.token("ann")):
             connection.send(post(credentials, REFUSED[name]))
@@ -208,9 +220,9 @@ async def test_what_is_wrong_is_refused_in_the_same_words(
     ],
 )
 async def test_other_headers_are_judged_alike(
-    served: tuple[Deployment, httpx.AsyncClient], credentials: str, more: tuple[str, ...]
+    shared: tuple[Deployment, httpx.AsyncClient], credentials: str, more: tuple[str, ...]
 ) -> None:
-    deployment, client = served
+    deployment, client = shared
     words = {"key": deployment.key, "other": deployment.token("bob")}
     words["read"] = await deployment.make_key(Scope.ADMIN)
     async with raw(client) as connection:

@@ -28,7 +28,7 @@ import psutil
 import pytest
 
 from scoreboard.config import Environment
-from scoreboard.engines import engines
+from scoreboard.engines import Urls, engines
 from scoreboard.errors import ConfigurationError, EngineError
 from scoreboard.supervisor import Child, Options, children, running, up
 
@@ -103,6 +103,13 @@ def data() -> Iterator[Path]:
     path = Path(tempfile.mkdtemp(prefix="sb-"))
     yield path
     shutil.rmtree(path)
+
+
+@pytest.fixture
+def quick(data: Path, engine_urls: Urls, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A data folder where PostgreSQL is given: to make a database takes longer than all the rest."""
+    monkeypatch.setenv("SCOREBOARD_DATABASE_URL", engine_urls.database)
+    return data
 
 
 class Up:
@@ -218,15 +225,15 @@ async def test_children_get_their_settings_and_a_session_of_their_own(
         }
 
 
-async def test_the_state_is_told_to_the_owner_alone(data: Path) -> None:
-    async with running_up(data) as it:
+async def test_the_state_is_told_to_the_owner_alone(quick: Path) -> None:
+    async with running_up(quick) as it:
         assert (it.state["pid"], it.state["url"]) == (it.process.pid, it.url)
-        assert mode(data / "state.json") == 0o600
+        assert mode(quick / "state.json") == 0o600
 
 
 @pytest.mark.parametrize("role", ["api+live", "worker"])
-async def test_a_killed_role_comes_back_and_the_port_stays_open(data: Path, role: str) -> None:
-    async with running_up(data) as it:
+async def test_a_killed_role_comes_back_and_the_port_stays_open(quick: Path, role: str) -> None:
+    async with running_up(quick) as it:
         await until(lambda: it.pids(role), "the role has started")
         os.kill(it.pids(role)[0], signal.SIGKILL)
         # The supervisor holds the socket: a client waits for the new process, and is never refused.
@@ -234,8 +241,8 @@ async def test_a_killed_role_comes_back_and_the_port_stays_open(data: Path, role
         await until(lambda: len(it.pids(role)) == 2, f"{role} is started again")
 
 
-async def test_a_killed_engine_comes_back(data: Path) -> None:
-    async with running_up(data) as it:
+async def test_a_killed_engine_comes_back(quick: Path) -> None:
+    async with running_up(quick) as it:
         victim = next(p for p in psutil.Process(it.process.pid).children() if p.name() == "nats-server")
         port = int(it.state["urls"]["queue"].rpartition(":")[2])
         victim.kill()
@@ -259,12 +266,12 @@ async def test_killed_itself_it_leaves_nothing_and_the_next_start_works(data: Pa
         assert (await get(again.url))["pid"] > 0
 
 
-async def test_a_second_up_on_the_same_folder_is_refused(data: Path) -> None:
-    async with running_up(data) as it:
-        process, line = await launched(data)
+async def test_a_second_up_on_the_same_folder_is_refused(quick: Path) -> None:
+    async with running_up(quick) as it:
+        process, line = await launched(quick)
         assert await process.wait() == 1
         assert line.startswith("EngineError")
-        for part in (str(data), f"process {it.process.pid}", it.url, "stop it first", "--data"):
+        for part in (str(quick), f"process {it.process.pid}", it.url, "stop it first", "--data"):
             assert part in line
         assert (await get(it.url))["pid"] > 0
 
@@ -277,10 +284,10 @@ async def test_a_port_in_use_is_refused_before_an_engine_starts(data: Path) -> N
     assert not (data / "postgresql").exists()
 
 
-async def test_a_role_that_cannot_heal_stops_everything(data: Path) -> None:
-    async with running_up(data) as it:
+async def test_a_role_that_cannot_heal_stops_everything(quick: Path) -> None:
+    async with running_up(quick) as it:
         await until(lambda: it.pids("worker"), "the worker has started")
-        (data / "told-worker").write_text("78")  # for the next one
+        (quick / "told-worker").write_text("78")  # for the next one
         everyone = family(it.process.pid)
         os.kill(it.pids("worker")[0], signal.SIGKILL)
         assert (await it.line()).startswith("ConfigurationError the worker cannot run")
@@ -351,8 +358,8 @@ async def test_the_demo_refuses_engines_of_others(data: Path, monkeypatch: pytes
         await up(Options(config=None, data=data, demo=True), children=roles)
 
 
-async def test_it_serves_on_ipv6(data: Path) -> None:
-    async with running_up(data, host="::1") as it:
+async def test_it_serves_on_ipv6(quick: Path) -> None:
+    async with running_up(quick, host="::1") as it:
         assert it.url.startswith("http://[::1]:")
         assert (await get(it.url))["pid"] > 0
 

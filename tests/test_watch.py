@@ -22,6 +22,7 @@ from conftest import Deploy
 from deployment import SECONDS, Deployment, submit
 from gate import Gate, gate
 from scoreboard.config import Config
+from scoreboard.live import hubs
 from watching import frame, serving, until
 
 WEB = Path(__file__).parent.parent / "src" / "scoreboard" / "web"
@@ -251,13 +252,20 @@ async def test_a_tab_that_is_hidden_lets_go_and_a_shown_one_is_up_to_date_at_onc
 
 @pytest.mark.parametrize("transport", ["websocket", "events", "polling"])
 async def test_a_private_board_takes_a_token_which_is_in_no_address(
-    visit: Open, server: httpx.AsyncClient, way: Gate, deployment: Deployment, transport: str
+    visit: Open,
+    server: httpx.AsyncClient,
+    way: Gate,
+    deployment: Deployment,
+    transport: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     board = SECRETS[transport]
     await submit(server, "ann", f"{board}:1")
     page = await visit(f"{way.url}/health/live", lost=LOST)
-    await begin(page, way, board, transports=[transport])
-    stopped = await told(page, "one.state === 'stopped'")
+    with monkeypatch.context() as hasty:
+        hasty.setattr(hubs, "AUTH_SECONDS", 0.2)  # it will not say who it is
+        await begin(page, way, board, transports=[transport])
+        stopped = await told(page, "one.state === 'stopped'")
     assert stopped["code"] == 4401
 
     # The first is refused because it has run out; then the function is asked for another.

@@ -46,6 +46,9 @@ PULL_SECONDS = 20  # how long the server keeps a request for messages open
 BEAT_SECONDS = 1  # it says so each second; three beats missed means that it is gone
 SLOW_SECONDS = 0.3  # a publish that takes longer has the server asked whether it is there at all
 GONE_SECONDS = 0.5  # a server that does not answer even that by then is gone: a 503 within a second
+# That question is not given up while its connection lives, which ends when it is silent for 6 s: nats-py
+# (2.16) stops reading when a pong comes that nobody waits for.
+ASKED_SECONDS = 20
 FULL_BYTES = 64 << 10  # with less than this left the log refuses many an envelope: call it full
 ASKED = SYNCS, HEALTH = ("$SYS.REQ.SERVER.PING.VARZ", "$SYS.REQ.SERVER.PING.HEALTHZ")
 """Services of NATS' system account that ours has to import: does it sync, can it write?"""
@@ -105,6 +108,8 @@ class Queue:
         self._base = 0
         self._sending: set[asyncio.Future[PubAck]] = set()
         self._reading: set[asyncio.Queue[Msg | None]] = set()
+        self._asking: asyncio.Task[None] | None = None
+        """Is the server there? All who want to know wait for the same answer."""
 
     @classmethod
     @asynccontextmanager
@@ -141,6 +146,9 @@ class Queue:
             yield queue
         finally:
             await client.close()
+            if queue._asking is not None:
+                queue._asking.cancel()
+                await asyncio.wait([queue._asking])
 
     def _cut_off(self) -> None:
         """The connection is lost: what waits for an answer over it need not wait any longer."""
@@ -148,6 +156,8 @@ class Queue:
             sending.cancel()
         for messages in self._reading:
             messages.put_nowait(None)
+        if self._asking is not None:
+            self._asking.cancel()
 
     async def ensure(self, *, partitions: int, max_bytes: int, replicas: int, known: str | None) -> State:
         """Make the log if there is none and never was; its state. To be called before anything else.
@@ -276,8 +286,17 @@ class Queue:
 
     async def _there(self) -> None:
         """Raises ``Unavailable`` unless the server answers at once; what it does besides may take longer."""
+        if not self._client.is_connected:
+            raise Unavailable("The queue is not connected.")
+        asking = self._asking
+        if asking is None or asking.done():
+            asking = self._asking = asyncio.create_task(self._client.flush(ASKED_SECONDS))
+            asking.add_done_callback(lambda asked: asked.cancelled() or asked.exception())  # if nobody waits
+        await asyncio.wait([asking], timeout=GONE_SECONDS)
+        if not asking.done() or asking.cancelled():
+            raise Unavailable("The queue does not answer.")
         with _translated():
-            await self._client.flush(GONE_SECONDS)  # type: ignore[arg-type]  # a fraction is fine
+            asking.result()
 
     async def syncs(self) -> bool | None:
         """Is a message on disk before its publish is answered? ``None``: the server does not tell us.

@@ -3,6 +3,10 @@
 Pub/sub is quick and may lose: a message to a connection that just broke is gone. So who is silent is read,
 again and again. A frame that only reading brought means that the subscription is not to be
 trusted, and it is made anew.
+
+Within an epoch ``seq`` tells what is newer. Of two epochs only what is stored tells: a message may come after
+a read that overtook it, of an epoch that was never seen because reading skipped it. So a message of another
+epoch is not believed, the frame is read.
 """
 
 from __future__ import annotations
@@ -26,7 +30,7 @@ CHECK_SECONDS = 0.8
 QUIET_SECONDS = 0.2
 AGAIN_SECONDS = (0.1, 0.5)  # back-off while the server is away: first, longest; screens heal within a second
 SILENT_SECONDS = 3.0  # without an answer to a ping a subscription is dead
-EPOCHS = 8  # that were left and may still arrive late; an epoch changes once in a rebuild
+EPOCHS = 8  # that were left and may be read again from a server that lost its last seconds
 
 
 class _Seen:
@@ -37,7 +41,7 @@ class _Seen:
         self._left: deque[str] = deque(maxlen=EPOCHS)
 
     def take(self, frame: Frame) -> bool:
-        """Is this frame newer than all before? A message may come after a read that overtook it."""
+        """Is this frame newer than all before? An epoch that was left does not come back."""
         if frame.epoch == self.epoch:
             newer = frame.seq > self.seq
         else:
@@ -109,7 +113,10 @@ async def _follow(
                 spec = names[message["channel"]]
                 heard[spec.board] = loop.time()
                 frame = form.frame(spec, message["data"])
-                if seen[spec.board].take(frame):
+                if frame.epoch != seen[spec.board].epoch:
+                    (raw,) = await server.fields([spec.meta], "frame")
+                    frame = None if raw is None else form.frame(spec, raw)
+                if frame is not None and seen[spec.board].take(frame):
                     yield frame
             silent = [spec for spec in specs if heard.get(spec.board, 0.0) <= due - QUIET_SECONDS]
 
