@@ -16,6 +16,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import asyncpg
 import nats
@@ -24,7 +25,7 @@ import pytest
 import redis.asyncio
 
 from scoreboard.config import Environment
-from scoreboard.engines import Engines, Urls, engines, folder
+from scoreboard.engines import Engines, Urls, engines, folder, postgres
 from scoreboard.engines import identity as identities
 from scoreboard.engines.process import Backoff, Leftovers, Process, start_time
 from scoreboard.errors import EngineError
@@ -181,6 +182,40 @@ async def test_everything_is_durable_and_nothing_listens_beyond_this_machine(dat
         }
         assert listening == {"127.0.0.1"}
     assert not list((data / "valkey").glob("*.rdb"))
+
+
+@pytest.mark.parametrize(
+    ("limits", "gib"),
+    [
+        ({}, 4),
+        ({"memory.max": "max\n"}, 4),
+        ({"memory.max": "2147483648\n"}, 2),
+        ({"memory/memory.limit_in_bytes": "1073741824\n"}, 1),
+        ({"memory/memory.limit_in_bytes": "9223372036854771712\n"}, 4),
+    ],
+)
+def test_memory_is_what_the_machine_has_or_the_container_may_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limits: dict[str, str], gib: int
+) -> None:
+    monkeypatch.setattr(os, "sysconf", {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 1 << 20}.__getitem__)
+    for name, text in limits.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert postgres.memory(tmp_path) == gib << 30
+
+
+@pytest.mark.parametrize(
+    ("memory", "disk", "buffers", "wal"),
+    [(1 << 29, 10 << 30, 128, 1024), (8 << 30, 64 << 30, 1024, 2048), (1 << 40, 1 << 50, 4096, 4096)],
+)
+def test_postgresql_gets_its_share_of_the_machine_within_bounds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, memory: int, disk: int, buffers: int, wal: int
+) -> None:
+    monkeypatch.setattr(postgres, "memory", lambda: memory)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(total=disk))
+    lines = postgres.settings(tmp_path).splitlines()
+    assert f"shared_buffers = {buffers}MB" in lines
+    assert f"max_wal_size = {wal}MB" in lines
 
 
 async def test_every_engine_wants_its_password(data: Path) -> None:
