@@ -21,6 +21,7 @@ USERS = (1_000, 10_000, 100_000, 1_000_000)
 EVENTS = (10_000, 100_000, 1_000_000)
 OF_USERS = 10_000  # whose ledger grows
 LARGE = 10_000_000
+WARMED_A_SECOND = 100_000  # users whose pages some 25,000 updates write to: eighty have a place on each
 READS_AT = (10_000, 1_000_000, LARGE)  # users: what reads cost is measured, too
 
 
@@ -55,7 +56,7 @@ async def size(home: Path, users: int, events: int, seconds: int, *, reads: bool
             lines = await _reads(system, users, seconds) if reads else []
             rank, server = await _rank(system, users, seconds)
             # PostgreSQL's first write to a page after a start logs all of it; here it is not to be measured.
-            await send(system.url, many(system, seconds, users))
+            await send(system.url, many(system, max(seconds, users // WARMED_A_SECOND), users))
             senders = (("any", system.key),)
             load = Load(what="update", seconds=seconds, senders=senders, users=users)
             line = await applied("", system, ends, load)

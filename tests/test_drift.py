@@ -22,7 +22,13 @@ from scoreboard.model import Scope
 
 USERS = 40
 KINDS = ("missing", "extra", "score", "reached", "name", "entry", "frame", "unreadable")
-MENDED_SECONDS = 5.0  # a small board is compared whole each second
+MENDED_SECONDS = 5.0  # a small board is compared whole each second, for there is no rest between sweeps here
+
+
+@pytest.fixture(autouse=True)
+def restless(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sweep follows the other."""
+    monkeypatch.setattr(drift, "SWEEP_SECONDS", 0.0)
 
 
 def told() -> dict[str, float]:
@@ -400,3 +406,28 @@ async def test_a_board_of_another_database_is_rebuilt_and_its_last_frame_stays_u
         await it.mended()
         assert await is_ready(it.client)
         assert (await submit(it.client, "u1", "point:new")).json()["boards"]["main"]["rank"] is not None
+
+
+async def test_between_two_sweeps_of_a_board_only_its_top_is_compared(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(drift, "STEP_SECONDS", 0.01)
+    monkeypatch.setattr(drift, "SWEEP_SECONDS", 3600.0)
+    monkeypatch.setattr(drift, "TOP_ROWS", 3)
+    async with deployment.running() as client:
+        for user in range(USERS):
+            await submit(client, f"u{user}", "point:1")
+        before = metrics.DRIFT_SWEEPS._value.get()
+
+        async def swept() -> bool:
+            return bool(metrics.DRIFT_SWEEPS._value.get() == before + 1)
+
+        await until(swept)
+        checked = metrics.DRIFT_CHECKED._value.get()
+
+        async def compared() -> bool:
+            return bool(metrics.DRIFT_CHECKED._value.get() - checked >= 30)
+
+        await until(compared)
+        assert (metrics.DRIFT_CHECKED._value.get() - checked) % 3 == 0
+        assert await swept()

@@ -3,7 +3,7 @@
 In come a board's entries and the database's rows, a few at a time; out go repairs. Whoever applies the first
 partition runs the checker. Each step looks at the stored frame and the top of one board (what all see),
 and goes on with a sweep: the database's rows by user, which finds what is missing or wrong, and the ranking
-from the top, which finds what is too much. So every entry is compared again and again, and the cost of a step
+from the top, which finds what is too much. A small board rests between two sweeps. So every entry is compared again and again, and the cost of a step
 is bounded whatever the size of the board.
 
 Updates that are on their way are no drift, and telling them apart needs no waiting. A suspect is read from
@@ -25,6 +25,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import time
 from collections.abc import Sequence
 
 from scoreboard import metrics
@@ -43,6 +44,7 @@ STEP_SECONDS = (
     1.0  # between two steps: up to 2,100 entries are compared in each, some 25 ms of processor time
 )
 HURRY_SECONDS = 0.05  # the same, from where drift was found to the end of the next sweep
+SWEEP_SECONDS = 10.0  # from one sweep of a board to the next, unless the last found something
 ROWS = 1_000  # of the database a step, and as many of the ranking
 TOP_ROWS = 100  # of the top, each step: more than any frame shows
 REBUILD_SHARE = 0.5  # of a step that is wrong; beyond it repairing costs more than rebuilding
@@ -59,9 +61,15 @@ class _Sweep:
         self.user = ""
         self.place: tuple[int, str] | None = None
         self.rows_done = self.members_done = False
+        self.began = time.monotonic()
         self.found = 0
         self.found_before = found_before
         """In the sweep before this one."""
+
+    @property
+    def done(self) -> bool:
+        """Has all of the board been compared? From then on only its top is, until the next sweep."""
+        return self.rows_done and self.members_done
 
 
 class Checker:
@@ -79,16 +87,19 @@ class Checker:
         sweeps = {name: _Sweep() for name in self._specs}
         for name in itertools.cycle(sweeps):
             sweep = sweeps[name]
-            await asyncio.sleep(HURRY_SECONDS if sweep.found or sweep.found_before else STEP_SECONDS)
+            if sweep.done and (sweep.found or time.monotonic() - sweep.began >= SWEEP_SECONDS):
+                sweep = sweeps[name] = _Sweep(sweep.found)
+            was_done = sweep.done
+            hurrying = not was_done and (sweep.found or sweep.found_before)
+            await asyncio.sleep(HURRY_SECONDS if hurrying else STEP_SECONDS)
             try:
                 await self._step(name, sweep)
             except Unavailable as error:
                 logger.debug("a board is not compared: %s", error, extra={"board": name})
             except Exception:  # a fault of ours: the log, which the same worker applies, must go on
                 logger.exception("a board is not compared", extra={"board": name})
-            if sweep.rows_done and sweep.members_done:
+            if sweep.done and not was_done:
                 metrics.DRIFT_SWEEPS.inc()
-                sweeps[name] = _Sweep(sweep.found)
 
     async def _step(self, board: str, sweep: _Sweep) -> None:
         try:
