@@ -1,10 +1,10 @@
 """Drift: what a board has otherwise than the database, found and mended while all goes on.
 
 In come a board's entries and the database's rows, a few at a time; out go repairs. Whoever applies the first
-partition runs the checker. Each step looks at the stored frame and the top of one board (what all see),
-and goes on with a sweep: the database's rows by user, which finds what is missing or wrong, and the ranking
-from the top, which finds what is too much. A small board rests between two sweeps. So every entry is compared again and again, and the cost of a step
-is bounded whatever the size of the board.
+partition runs the checker. Each step looks at the stored frame and the top of one board (what all see), and
+goes on with a sweep: the database's rows by user, which finds what is missing or wrong, and the ranking from
+the top, which finds what is too much. A small board rests between two sweeps. So every entry is compared
+again and again, and the cost of a step is bounded whatever the size of the board.
 
 Updates that are on their way are no drift, and telling them apart needs no waiting. A suspect is read from
 the board, from the database, and from the board again. If its value is the same both times, then:
