@@ -8,7 +8,8 @@ from typing import Any
 import uvloop
 from servers import serve_app
 
-from scoreboard.app import HEADERS, KEEP_ALIVE_SECONDS
+from scoreboard.api.deadlines import PAUSE_SECONDS
+from scoreboard.app import HEADERS
 from scoreboard.listening import listen
 
 
@@ -29,7 +30,7 @@ async def run() -> None:
         ws="none",
         headers=HEADERS,
         server_header=False,
-        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_keep_alive=int(PAUSE_SECONDS),
         proxy_headers=False,
     )
     print(sock.getsockname()[1], flush=True)

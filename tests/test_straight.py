@@ -14,8 +14,8 @@ import pytest
 
 from conftest import Deploy
 from deployment import SECONDS, Deployment, submit, until
+from scoreboard.api.application import Application
 from scoreboard.api.deadlines import Deadlines
-from scoreboard.app import Application
 from scoreboard.config import Action, Board, Config, RateLimits
 from scoreboard.errors import Unavailable
 from scoreboard.group_commit import GroupCommit

@@ -14,11 +14,11 @@ import msgspec
 import uvicorn
 
 from scoreboard import board as ranking
+from scoreboard.api.application import Application
 from scoreboard.api.connection import http
 from scoreboard.api.deadlines import Deadlines
 from scoreboard.api.health import EngineStates
 from scoreboard.api.services import Services
-from scoreboard.app import Application
 from scoreboard.auth import Auth
 from scoreboard.auth.keys import Keys
 from scoreboard.auth.proxies import Proxies

@@ -9,9 +9,9 @@ from uuid import UUID
 
 from litestar import Request
 
+from scoreboard.api.bodies import read_body
 from scoreboard.api.outcomes import Outcomes
 from scoreboard.api.straight import BODY_BYTES
-from scoreboard.api.update_score import read_body
 from scoreboard.auth import Auth
 from scoreboard.auth.policy import insufficient
 from scoreboard.errors import Problem

@@ -13,8 +13,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from scoreboard.api.bodies import respond
 from scoreboard.api.problems import MEDIA_TYPE, headers_of
-from scoreboard.api.update_score import respond
 from scoreboard.auth.origins import Origins
 from scoreboard.errors import Problem
 

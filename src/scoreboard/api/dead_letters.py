@@ -15,10 +15,10 @@ from msgspec import Meta, Struct
 
 from scoreboard import dead_letters
 from scoreboard.api.acts import admin, body_of, carried_out, check_reason
+from scoreboard.api.bodies import parse_strictly
 from scoreboard.api.forms import Reason
 from scoreboard.api.responses import WHO, WRITE, problems
 from scoreboard.api.services import Services
-from scoreboard.api.update_score import parse_strictly
 from scoreboard.dead_letters import Letter
 from scoreboard.envelope import NotOurs
 from scoreboard.errors import Problem

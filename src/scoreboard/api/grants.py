@@ -14,10 +14,10 @@ from litestar.handlers import HTTPRouteHandler
 from msgspec import Meta, Struct
 
 from scoreboard.api.acts import body_of
+from scoreboard.api.bodies import parse_strictly
 from scoreboard.api.forms import Duration, Type, UserId
 from scoreboard.api.responses import WHO, WRITE, problems
 from scoreboard.api.services import Services
-from scoreboard.api.update_score import parse_strictly
 from scoreboard.auth.grants import DEFAULT_SECONDS, LIFETIME_SECONDS, new_grant
 from scoreboard.auth.policy import insufficient
 from scoreboard.errors import Problem

@@ -27,10 +27,10 @@ from scoreboard import history
 from scoreboard.amending import Trial
 from scoreboard.api.acts import admin, body_of, carried_out, check_own, check_reason
 from scoreboard.api.boards import user_in_path
+from scoreboard.api.bodies import parse_strictly
 from scoreboard.api.forms import Issuer, KeyId, Reason, UserId
 from scoreboard.api.responses import WHO, WRITE, problems
 from scoreboard.api.services import Services
-from scoreboard.api.update_score import parse_strictly
 from scoreboard.errors import DatabaseUnavailable, Problem
 from scoreboard.history import Act, Held, History
 from scoreboard.model import (

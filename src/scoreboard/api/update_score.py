@@ -14,17 +14,25 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
-import json
 import re
-from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, MutableMapping, Sequence
 from functools import partial
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import msgspec
 from asyncpg.pgproto.pgproto import UUID
 from msgspec import Meta, Struct
 
 from scoreboard import metrics
+from scoreboard.api.bodies import (
+    Receive,
+    Send,
+    parse_strictly,
+    parsed,
+    read_body,
+    refuse_duplicate_keys,
+    respond,
+)
 from scoreboard.api.forms import ActionId, UserId
 from scoreboard.api.outcomes import Outcomes
 from scoreboard.api.problems import MEDIA_TYPE, headers_of, problem_of
@@ -43,8 +51,6 @@ _PREFERENCE = re.compile(r'(?:"(?:[^"\\]|\\.)*"|[^,"])+')  # between commas that
 _WAIT = re.compile(r"wait\s*=\s*\"?0*(\d+)\"?", re.IGNORECASE)
 
 Scope_ = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Any]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 
 class Submission(Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
@@ -234,46 +240,11 @@ def parse(body: bytes) -> Submission:
 
 def parse_all(body: bytes) -> list[Submission]:
     """An array of up to ``BATCH_UPDATES`` submissions, strictly. Raises ``Problem`` as ``parse`` does."""
-    submissions = _parsed(_submissions.decode, body)
+    submissions = parsed(_submissions.decode, body)
     if len(submissions) > BATCH_UPDATES:
         raise Problem("payload_too_large", f"At most {BATCH_UPDATES} updates a request.")
-    _refuse_duplicate_keys(body, 8 * len(submissions))
+    refuse_duplicate_keys(body, 8 * len(submissions))
     return submissions
-
-
-T = TypeVar("T")
-
-
-def parse_strictly(decode: Callable[[bytes], T], body: bytes, quotes: int) -> T:
-    """A flat object, by a decoder that refuses unknown fields. ``quotes``: those of its keys and texts."""
-    parsed = _parsed(decode, body)
-    _refuse_duplicate_keys(body, quotes)
-    return parsed
-
-
-def _parsed(decode: Callable[[bytes], T], body: bytes) -> T:
-    try:
-        return decode(body)
-    except msgspec.ValidationError as error:
-        code = "unknown_field" if "unknown field" in str(error) else "invalid_field"
-        raise Problem(code, str(error)) from error
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise Problem("malformed_json", str(error)) from error
-
-
-def _refuse_duplicate_keys(body: bytes, quotes: int) -> None:
-    """The decoder keeps the last of duplicate keys; another reader may have judged by the first.
-
-    Two keys and two values of text have eight quotes; a body with just these and no escape cannot hold more.
-    """
-    if body.count(b'"') == quotes and b"\\" not in body:
-        return
-
-    def refuse(pairs: list[tuple[str, Any]]) -> None:
-        if len({key for key, _ in pairs}) != len(pairs):
-            raise Problem("invalid_field", "A key is given twice.")
-
-    json.loads(body, object_pairs_hook=refuse)
 
 
 def wait_of(lines: Iterable[str]) -> int:
@@ -287,47 +258,3 @@ def wait_of(lines: Iterable[str]) -> int:
 def applied(wait: int) -> dict[str, str]:
     """The header that says that the answer was waited for."""
     return {"preference-applied": f"wait={wait}"} if wait else {}
-
-
-async def read_body(headers: Mapping[bytes, bytes], receive: Receive, limit: int) -> bytes:
-    """The request's body. Raises ``Problem``: ``unsupported_media_type`` or ``payload_too_large``."""
-    media_type, _, parameter = headers.get(b"content-type", b"").partition(b";")
-    if media_type.strip().lower() != b"application/json" or (
-        parameter and parameter.strip().lower().replace(b'"', b"") != b"charset=utf-8"
-    ):
-        raise Problem("unsupported_media_type")
-    if b"content-encoding" in headers:
-        raise Problem("unsupported_media_type", "The body must not be compressed.")
-    length = headers.get(b"content-length")
-    if length is not None and int(length) > limit:
-        raise Problem("payload_too_large", f"At most {limit} bytes.")
-    body = b""
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise Problem("malformed_json", "The request ended early.")
-        chunk: bytes = message.get("body", b"")
-        body += chunk
-        if len(body) > limit:
-            raise Problem("payload_too_large", f"At most {limit} bytes.")
-        if not message.get("more_body"):
-            return body
-
-
-async def respond(
-    send: Send, status: int, body: Any, media_type: bytes, headers: Iterable[tuple[bytes, bytes]] = ()
-) -> None:
-    """Send a JSON body."""
-    data = _encode(body)
-    await send(
-        {
-            "type": "http.response.start",
-            "status": status,
-            "headers": [
-                (b"content-type", media_type),
-                (b"content-length", b"%d" % len(data)),
-                *headers,
-            ],
-        }
-    )
-    await send({"type": "http.response.body", "body": data})

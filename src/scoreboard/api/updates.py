@@ -21,6 +21,7 @@ from msgspec import Meta, Struct
 
 from scoreboard.api.acts import body_of, check_own
 from scoreboard.api.boards import user_in_path
+from scoreboard.api.bodies import parse_strictly
 from scoreboard.api.forms import Name
 from scoreboard.api.responses import WHO, WRITE, problems
 from scoreboard.api.services import Services
@@ -30,7 +31,6 @@ from scoreboard.api.update_score import (
     applied,
     parse,
     parse_all,
-    parse_strictly,
     wait_of,
 )
 from scoreboard.errors import Problem
