@@ -13,7 +13,7 @@ import pytest
 import uvicorn
 
 from deployment import SECONDS
-from scoreboard.api.connection import HEAD_BYTES, http
+from scoreboard.api.connection import HEAD_BYTES, Http, http
 from scoreboard.api.deadlines import Deadlines
 from scoreboard.draining import Server
 from scoreboard.listening import listen
@@ -247,3 +247,60 @@ async def test_an_ipv4_client_is_told_as_such_on_a_socket_for_both_families() ->
         client.send(WHOLE)
         await client.answer()
         assert application.client[0] == "127.0.0.1"
+
+
+def reluctant(site: Site) -> socket.socket:
+    """A client that has hardly any room for what it is sent, and takes nothing of it."""
+    client = socket.socket()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+    client.connect(site.address)
+    client.setblocking(False)
+    return client
+
+
+async def test_who_asks_once_more_is_not_cut_off_sooner_while_it_takes_its_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    paused = asyncio.Event()
+    pause = Http.pause_writing
+
+    def noted(self: Http) -> None:
+        pause(self)
+        paused.set()
+
+    monkeypatch.setattr(Http, "pause_writing", noted)
+    deadlines = Deadlines(100, seconds=SOON / 10, taking=SOON, tick=SOON / 100)
+    async with serving(deadlines) as site:
+        site.application.answer = b"x" * 8_000_000
+        loop = asyncio.get_running_loop()
+        with reluctant(site) as client:
+            await loop.sock_sendall(client, WHOLE)
+            async with asyncio.timeout(SECONDS):
+                await paused.wait()
+            began = loop.time()
+            await loop.sock_sendall(client, WHOLE)
+            async with asyncio.timeout(SECONDS):
+                while deadlines.connections:  # noqa: ASYNC110  the condition is the server's
+                    await asyncio.sleep(SOON / 100)
+            assert loop.time() - began >= SOON * 0.8
+
+
+async def test_the_rest_of_a_last_answer_is_not_held_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = Http.connection_made
+
+    def narrow(self: Http, transport: asyncio.Transport) -> None:
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4608)
+        made(self, transport)
+
+    monkeypatch.setattr(Http, "connection_made", narrow)
+    deadlines = soon()
+    async with serving(deadlines) as site:
+        site.application.answer = b"x" * 50_000  # less than what makes the transport ask for a pause
+        with reluctant(site) as client:
+            last = WHOLE.replace(b"Host: x", b"Host: x\r\nConnection: close")
+            assert last != WHOLE
+            await asyncio.get_running_loop().sock_sendall(client, last)
+            async with asyncio.timeout(SECONDS):
+                await site.application.asked.wait()
+                while deadlines.connections:  # noqa: ASYNC110  the condition is the server's
+                    await asyncio.sleep(SOON / 10)

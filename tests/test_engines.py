@@ -206,13 +206,24 @@ def test_memory_is_what_the_machine_has_or_the_container_may_use(
 
 @pytest.mark.parametrize(
     ("memory", "disk", "buffers", "wal"),
-    [(1 << 29, 10 << 30, 128, 1024), (8 << 30, 64 << 30, 1024, 2048), (1 << 40, 1 << 50, 4096, 4096)],
+    [
+        (1 << 29, (10 << 30, 9 << 30), 128, 1024),
+        (8 << 30, (64 << 30, 60 << 30), 1024, 2048),
+        (8 << 30, (64 << 30, 6 << 30), 1024, 1536),
+        (8 << 30, (64 << 30, 1 << 30), 1024, 1024),
+        (1 << 40, (1 << 50, 1 << 50), 4096, 4096),
+    ],
 )
 def test_postgresql_gets_its_share_of_the_machine_within_bounds(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, memory: int, disk: int, buffers: int, wal: int
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    memory: int,
+    disk: tuple[int, int],
+    buffers: int,
+    wal: int,
 ) -> None:
     monkeypatch.setattr(postgres, "memory", lambda: memory)
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(total=disk))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(total=disk[0], free=disk[1]))
     lines = postgres.settings(tmp_path).splitlines()
     assert f"shared_buffers = {buffers}MB" in lines
     assert f"max_wal_size = {wal}MB" in lines

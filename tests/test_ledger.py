@@ -11,6 +11,7 @@ import asyncpg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from deployment import Deployment
 from scoreboard import ledger
@@ -19,7 +20,7 @@ from scoreboard.database import STATEMENTS, Database, connect
 from scoreboard.dead_letters import DeadLetter
 from scoreboard.errors import Fenced, LogMismatch
 from scoreboard.ledger import Batch, Terms
-from scoreboard.model import PLACES, SCORE_LIMIT, Accepted, Entry, Rename, Update, event_id_of_action
+from scoreboard.model import PLACES, SCORE_LIMIT, Accepted, Entry, Rename, Settle, Update, event_id_of_action
 from scoreboard.queue import State
 
 BOARDS = ("main", "wins")
@@ -282,3 +283,17 @@ async def test_events_are_looked_up_from_the_first_that_came_twice_until_there_a
     )
     assert row is not None
     assert (row["score"], row["reached"]) == (8, book.sequence * PLACES)
+
+
+async def test_a_letter_is_settled_by_a_command_that_is_read_with_it(book: Ledger) -> None:
+    book.memory = Memory()
+    poison = replace(update("dead", 1, 1), reference="\0")  # no text of PostgreSQL's holds it
+    letter = (book.sequence + 1) * PLACES + 1
+    drop = Settle(bytes(16), letter, "drop", "key:k", user="dead")
+    batch = book.batch([update("dead", 2, 1), poison, drop, update("dead", 3, 1)])
+    applied = await ledger.apply(book.connection, batch, TERMS, book.memory, isolating=True)
+    book.sequence += 1
+    assert applied.counts == {"applied": 2, "dead": 1, "settled": 1}
+    row = await book.connection.fetchrow("SELECT settled FROM dead_letters WHERE accept_no = $1", letter)
+    assert row is not None
+    assert row["settled"] == "dropped"

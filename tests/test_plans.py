@@ -17,7 +17,8 @@ from scoreboard.database import STATEMENTS, connect
 
 EACH_BATCH = {
     "move_cursor": ("integer, text, bigint, timestamptz, bigint", "0, 'log', 1, now(), 0"),
-    "known_events": ("uuid[], integer", "'{}', 0"),
+    "known_events": ("uuid[]", "'{}'"),
+    "planted": ("uuid[], integer", "'{}', 0"),
     "known_commands": ("uuid[]", "'{}'"),
     "users": ("text[]", "'{}'"),
     "scores": ("text[], text[]", "'{}', '{}'"),

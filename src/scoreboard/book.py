@@ -113,7 +113,7 @@ class Memory:
 
     def keep(self, book: Book) -> None:
         """What was written is what is known from now on."""
-        if len(self.users) > REMEMBERED or any(len(of) > REMEMBERED for of in self.places.values()):
+        if len(self.users) > REMEMBERED or sum(map(len, self.places.values())) > REMEMBERED:
             self.forget()
         for user in book.marked.values():
             user.touched = False

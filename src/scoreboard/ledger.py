@@ -149,7 +149,6 @@ async def apply(
 async def _apply_once(
     connection: Connection, batch: Batch, terms: Terms, memory: Memory, *, isolating: bool = False
 ) -> Applied:
-    dead = list(batch.dead)
     with translated(), _forgotten_unless_committed(memory):
         async with connection.transaction():
             moved = await connection.execute(
@@ -158,15 +157,13 @@ async def _apply_once(
             )
             if moved != "UPDATE 1":
                 raise Fenced
+            if batch.dead:
+                await dead_letters.write(connection, batch.partition, batch.dead)
             if isolating:
                 memory.forget()
-                each = partial(_apply_alone, connection, batch.partition, terms)
-                parts, aside = await dead_letters.isolate(connection, batch.accepted, each)
-                dead += aside
+                parts = await _isolate(connection, batch.partition, batch.accepted, terms)
             else:
                 parts = await _apply_parts(connection, batch.partition, batch.accepted, terms, memory)
-            if dead:
-                await dead_letters.write(connection, batch.partition, dead)
     return parts[0] if len(parts) == 1 else Applied.of(parts)
 
 
@@ -177,6 +174,21 @@ def _forgotten_unless_committed(memory: Memory) -> Iterator[None]:
     except BaseException:
         memory.forget()
         raise
+
+
+async def _isolate(
+    connection: Connection, partition: int, accepted: Sequence[Accepted], terms: Terms
+) -> list[Applied]:
+    """Apply entries in order, and set aside those that cannot be: what settles a letter finds it."""
+    each = partial(_apply_alone, connection, partition, terms)
+    applied: list[Applied] = []
+    for part in _parts(accepted):
+        entries = [part] if isinstance(part, Accepted) else part
+        done, dead = await dead_letters.isolate(connection, entries, each)
+        applied += done
+        if dead:
+            await dead_letters.write(connection, partition, dead)
+    return applied
 
 
 async def _apply_alone(
@@ -239,14 +251,15 @@ async def _read(
         memory.planted = await connection.fetchval(STATEMENTS["any_planted"], partition)
     if updates and (memory.looks_up or memory.planted):
         ids = [pgproto.UUID(entry.event_id) for entry in updates]
-        for event_id, state, reason, points, names, retry_at in await connection.fetch(
-            STATEMENTS["known_events"], ids, partition
-        ):
-            if state is None:
+        if memory.planted:
+            for (event_id,) in await connection.fetch(STATEMENTS["planted"], ids, partition):
                 book.planted.add(event_id.bytes)
-            else:
+        if memory.looks_up:
+            for event_id, state, reason, points, names, retry_at in await connection.fetch(
+                STATEMENTS["known_events"], ids
+            ):
                 book.known[event_id.bytes] = Judged(Result(state), reason, points, names, retry_at)
-        memory.looked_up(found=bool(book.known))
+            memory.looked_up(found=bool(book.known))
     if updates:
         book.counts = await counting.read(connection, updates, terms.rules)
     if commands:

@@ -121,15 +121,19 @@ class Tally:
 
     def __init__(self, counter: Counter) -> None:
         self._counter, self._count = counter, 0
+        self._asked: asyncio.AbstractEventLoop | None = None
+        """Which loop is about to tell; one that has ended does not."""
 
     def inc(self) -> None:
         """One more."""
-        if not self._count:
-            asyncio.get_running_loop().call_soon(self._tell)
         self._count += 1
+        loop = asyncio.get_running_loop()
+        if self._asked is not loop:
+            self._asked = loop
+            loop.call_soon(self._tell)
 
     def _tell(self) -> None:
-        count, self._count = self._count, 0
+        count, self._count, self._asked = self._count, 0, None
         self._counter.inc(count)
 
 

@@ -16,7 +16,16 @@ from typing import Any, TypeVar
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from scoreboard.api.deadlines import Deadlines
-from scoreboard.api.straight import BODY_BYTES, END, Handler, Request, Straight, answer_of, head_of
+from scoreboard.api.straight import (
+    BODY_BYTES,
+    END,
+    KEPT_BYTES,
+    Handler,
+    Request,
+    Straight,
+    answer_of,
+    head_of,
+)
 from scoreboard.errors import Problem
 
 HEAD_BYTES = 64 * 1024
@@ -90,7 +99,7 @@ class Http(HttpToolsProtocol):
         if self._must_wait():
             return False
         end = data.find(END) + len(END)
-        head = self._straight.known(data[:end])
+        head = self._straight.known(data[:end]) if end <= KEPT_BYTES else None
         if head is None or len(data) - end != head.length:
             return False
         earlier: Any = self.cycle
@@ -209,7 +218,8 @@ class Http(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """The first byte of a request."""
         self._in_head = True
-        self._within(self._deadlines.seconds)
+        if not self.flow.write_paused:  # else the earlier answer has a deadline, which is the later one
+            self._within(self._deadlines.seconds)
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:

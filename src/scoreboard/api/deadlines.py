@@ -74,6 +74,8 @@ class Deadlines:
         loop = asyncio.get_running_loop()
         now = loop.time()
         for connection in list(self._connections):
+            if connection.deadline is None and connection.transport.is_closing():
+                connection.deadline = now + self.taking  # what it still has to take is little, and may last
             if connection.deadline is None or connection.deadline > now:
                 continue
             if connection.is_ours():

@@ -50,8 +50,8 @@ BUFFERS_MIB, BUFFERS_SHARE = (128, 4096), 1 / 8
 """Of the machine's memory; PostgreSQL takes it as it comes to need it. Each update writes to a few pages
 anywhere in the tables and indexes: those that find no place there cost several times as much."""
 WAL_MIB, WAL_SHARE = (1024, 4096), 1 / 32
-"""Of the disk, between two checkpoints. After each, PostgreSQL logs a page whole when it is first written to;
-after a crash, it reads so much again."""
+"""Of the disk, between two checkpoints, and never more than a quarter of what is free. After each, PostgreSQL
+logs a page whole when it is first written to; after a crash, it reads so much again."""
 
 
 class Postgres(Server):
@@ -190,13 +190,14 @@ class Postgres(Server):
 
 def settings(folder: Path) -> str:
     """The settings, by the size of this machine."""
+    disk = shutil.disk_usage(folder)
     return SETTINGS.format(
         buffers=_share(memory(), BUFFERS_SHARE, BUFFERS_MIB),
-        wal=_share(shutil.disk_usage(folder).total, WAL_SHARE, WAL_MIB),
+        wal=_share(min(disk.total, disk.free / WAL_SHARE / 4), WAL_SHARE, WAL_MIB),
     )
 
 
-def _share(whole: int, share: float, bounds: tuple[int, int]) -> int:
+def _share(whole: float, share: float, bounds: tuple[int, int]) -> int:
     """So much of so many bytes, in MiB, within bounds."""
     return min(max(int(whole * share) >> 20, bounds[0]), bounds[1])
 

@@ -41,8 +41,8 @@ INSERT INTO cursor (partition, stream, last, last_at) VALUES ($1, $2, $3, 'epoch
 -- move_cursor: no row means that another worker is ahead
 UPDATE cursor SET last = $3, last_at = $4 WHERE partition = $1 AND stream = $2 AND last = $5;
 
--- known_events: which of these have been decided before, and how (as in the view "states"); which were revoked
--- before they came. One look at a key for each, whatever the planner knows of the tables.
+-- known_events: which of these have been decided before, and how (as in the view "states"). One look at a key for
+-- each, whatever the planner knows of the tables.
 SELECT e.event_id, coalesce(a.outcome, e.outcome) AS state,
        CASE WHEN a.outcome IS NULL THEN e.reason ELSE a.reason END AS reason, e.points, e.boards, e.retry_at
 FROM unnest($1::uuid[]) AS wanted (event_id)
@@ -50,8 +50,10 @@ CROSS JOIN LATERAL (SELECT * FROM events WHERE event_id = wanted.event_id OFFSET
 LEFT JOIN LATERAL (
   SELECT outcome, reason FROM events WHERE amends = e.event_id ORDER BY accept_no DESC LIMIT 1
 ) a ON true
-WHERE e.amends IS NULL
-UNION ALL SELECT event_id, NULL, NULL, 0, '{}', NULL FROM planted WHERE event_id = ANY($1::uuid[]) AND partition = $2;
+WHERE e.amends IS NULL;
+
+-- planted: which of these were revoked before they came
+SELECT event_id FROM planted WHERE event_id = ANY($1::uuid[]) AND partition = $2;
 
 -- any_planted: is there an event that was revoked before it came?
 SELECT EXISTS (SELECT FROM planted WHERE partition = $1);
