@@ -414,14 +414,14 @@ async def test_between_two_sweeps_of_a_board_only_its_top_is_compared(
     monkeypatch.setattr(drift, "STEP_SECONDS", 0.01)
     monkeypatch.setattr(drift, "SWEEP_SECONDS", 3600.0)
     monkeypatch.setattr(drift, "TOP_ROWS", 3)
+    before = metrics.DRIFT_SWEEPS._value.get()
+
+    async def swept() -> bool:
+        return bool(metrics.DRIFT_SWEEPS._value.get() == before + 1)
+
     async with deployment.running() as client:
         for user in range(USERS):
-            await submit(client, f"u{user}", "point:1")
-        before = metrics.DRIFT_SWEEPS._value.get()
-
-        async def swept() -> bool:
-            return bool(metrics.DRIFT_SWEEPS._value.get() == before + 1)
-
+            assert (await submit(client, f"u{user}", "point:1", wait=5)).status_code == 200
         await until(swept)
         checked = metrics.DRIFT_CHECKED._value.get()
 

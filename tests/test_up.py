@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import re
 import signal
@@ -249,6 +250,13 @@ async def healthy(client: httpx.AsyncClient) -> bool:
     return answer.status_code == 200 and set(answer.json()["engines"].values()) == {"ok"}
 
 
+def lives(process: psutil.Process) -> bool:
+    """Has it not ended?"""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False
+
+
 async def test_a_killed_supervisor_leaves_nothing_behind_and_nothing_is_lost(tmp_path: Path) -> None:
     async with started("up", "--port", "0", cwd=tmp_path) as first:
         await first.ready()
@@ -258,7 +266,7 @@ async def test_a_killed_supervisor_leaves_nothing_behind_and_nothing_is_lost(tmp
         await first.stop(signal.SIGKILL)
 
         async def gone() -> bool:
-            return not [p for p in family if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+            return not any(map(lives, family))
 
         await until(gone)
     async with started("up", "--port", "0", cwd=tmp_path) as second:
