@@ -29,6 +29,7 @@ from updates import applied, latency, many, single
 PARTS = ("flow", "limits", "growth")
 SECONDS = 5  # of each part of the flow
 SHORT_SECONDS = 2  # of each other thing
+PACE = 26_000  # updates a second that a log must not grow under
 WARM_SECONDS = 2  # tokens are remembered, statements prepared, tables no longer empty
 
 
@@ -42,6 +43,10 @@ async def flow(report: Report, home: Path, seconds: int, processes: int) -> None
             report.lines.append(line)
             by_500 = await applied("an update, 500 a request", system, ends, many(system, seconds), PLAIN)
             report.lines.append(by_500)
+            paced = many(system, seconds, rate=PACE)
+            report.lines.append(
+                await applied(f"the same, some {PACE:,} a second asked for", system, ends, paced)
+            )
             report.latency = await latency(system, line.rate / 2, seconds)
             await ends.arrived()
             report.memory = memory()

@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 import msgspec
 from costs import Line, Meter
 from msgspec import Struct
-from sending import CONNECTIONS, Load, Poster, percentile, send
+from sending import CONNECTIONS, MANY, Load, Poster, percentile, send
 from system import LEAD, Ends, System
 from websockets.asyncio.client import connect
 
@@ -23,6 +23,7 @@ SERVICE_CONNECTIONS = 4  # of a backend that sends many at once
 WATCHING = 10  # clients on the board, so that frames are made and sent
 PROBES = 50  # a second
 ANSWER_MILLISECONDS = 5.0  # roughly; so long a connection is busy before it pauses
+MANY_ANSWER_MILLISECONDS = 14.0  # the same, of 500
 APPLIED = 200
 
 
@@ -65,11 +66,17 @@ def single(system: System, seconds: int, pause: float = 0.0) -> Load:
     return Load(what="update", seconds=seconds, senders=senders, pause=pause)
 
 
-def many(system: System, seconds: int, users: int = USERS) -> Load:
-    """A service that reports 500 at a time."""
+def many(system: System, seconds: int, users: int = USERS, rate: float | None = None) -> Load:
+    """A service that reports 500 at a time; no more than about ``rate`` updates a second."""
     senders = (("any", system.key),)
+    pause = 0.0 if rate is None else SERVICE_CONNECTIONS * MANY / rate * 1e3 - MANY_ANSWER_MILLISECONDS
     return Load(
-        what="updates", seconds=seconds, senders=senders, users=users, connections=SERVICE_CONNECTIONS
+        what="updates",
+        seconds=seconds,
+        senders=senders,
+        users=users,
+        connections=SERVICE_CONNECTIONS,
+        pause=max(0.0, pause),
     )
 
 
