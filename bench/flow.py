@@ -15,6 +15,7 @@ import os
 import shlex
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -55,21 +56,24 @@ async def flow(report: Report, home: Path, seconds: int, processes: int) -> None
         report.ready_seconds["at the second"] = system.ready_seconds
 
 
-async def growth(report: Report, home: Path, seconds: int, *, large: bool, out: Path) -> None:
-    """The same at growing sizes."""
+async def growth(
+    report: Report, home: Path, seconds: int, of: Sequence[int], *, large: bool, out: Path
+) -> None:
+    """The same at growing sizes, or with ``of`` so many users only."""
     more = (LARGE,) if large else ()
-    for users in (*USERS, *more):
+    for users in of or (*USERS, *more):
         found, lines = await size(home / "users", users, users, seconds, reads=users in READS_AT)
         report.by_users.append(found)
         report.lines += lines
         report.verified.append(found.verified)
         say(f"growth: {users:,} users, {found.total:.1f} µs an update")
-    for events in (*EVENTS, *more):
+    for events in () if of else (*EVENTS, *more):
         found, _ = await size(home / "events", OF_USERS, events, seconds, reads=False)
         report.by_events.append(found)
         report.verified.append(found.verified)
         say(f"growth: {events:,} events, {found.total:.1f} µs an update")
-    draw(out / "growth.png", report.by_users, report.by_events)
+    if not of:
+        draw(out / "growth.png", report.by_users, report.by_events)
 
 
 def say(text: str) -> None:
@@ -95,7 +99,9 @@ async def run(options: argparse.Namespace, home: Path) -> None:
                 report.lines.append(line)
                 say(f"{line.what}: {line.total:.1f} µs")
         if "growth" in parts:
-            await growth(report, home / "growth", SHORT_SECONDS, large=options.large, out=out)
+            await growth(
+                report, home / "growth", options.each, options.users or (), large=options.large, out=out
+            )
     except BaseException as error:
         report.failure = repr(error)
         raise
@@ -113,6 +119,12 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, default=SECONDS, help=f"of each load; default {SECONDS}")
     parser.add_argument("--processes", type=int, default=1, help="that serve, for the flow; default 1")
     parser.add_argument("--large", action="store_true", help="also 10 million users, and events")
+    parser.add_argument(
+        "--users", type=int, action="append", help="of the growth this size alone; may be repeated"
+    )
+    parser.add_argument(
+        "--each", type=int, default=SHORT_SECONDS, help=f"seconds of its loads; default {SHORT_SECONDS}"
+    )
     parser.add_argument("--only", action="append", choices=PARTS, help="a part alone")
     parser.add_argument("--out", type=Path, default=HERE / "results", help="where the report goes")
     options = parser.parse_args()
