@@ -414,20 +414,33 @@ async def test_between_two_sweeps_of_a_board_only_its_top_is_compared(
     monkeypatch.setattr(drift, "STEP_SECONDS", 0.01)
     monkeypatch.setattr(drift, "SWEEP_SECONDS", 3600.0)
     monkeypatch.setattr(drift, "TOP_ROWS", 3)
-    before = metrics.DRIFT_SWEEPS._value.get()
+    ours: list[drift.Checker] = []
+    steps: list[int] = []
+    make, pairs = drift.Checker.__init__, drift.Checker._pairs
 
-    async def swept() -> bool:
-        return bool(metrics.DRIFT_SWEEPS._value.get() == before + 1)
+    def made(self: drift.Checker, *args: Any) -> None:
+        make(self, *args)
+        ours.append(self)
+
+    async def compared(self: drift.Checker, *args: Any) -> list[drift.Pair]:
+        found = await pairs(self, *args)
+        if self in ours:  # another deployment's may be running
+            steps.append(len(found))
+        return found
+
+    monkeypatch.setattr(drift.Checker, "__init__", made)
+    monkeypatch.setattr(drift.Checker, "_pairs", compared)
+
+    async def several() -> bool:
+        return len(steps) >= 20
 
     async with deployment.running() as client:
         for user in range(USERS):
             assert (await submit(client, f"u{user}", "point:1", wait=5)).status_code == 200
-        await until(swept)
-        checked = metrics.DRIFT_CHECKED._value.get()
-
-        async def compared() -> bool:
-            return bool(metrics.DRIFT_CHECKED._value.get() - checked >= 30)
-
-        await until(compared)
-        assert (metrics.DRIFT_CHECKED._value.get() - checked) % 3 == 0
-        assert await swept()
+        steps.clear()
+        await until(several)
+        assert steps[1:] == [3] * (len(steps) - 1)  # the first may have been under way
+        monkeypatch.setattr(drift, "SWEEP_SECONDS", 0.0)
+        steps.clear()
+        await until(several)
+        assert USERS in steps
