@@ -297,3 +297,28 @@ async def test_a_letter_is_settled_by_a_command_that_is_read_with_it(book: Ledge
     row = await book.connection.fetchrow("SELECT settled FROM dead_letters WHERE accept_no = $1", letter)
     assert row is not None
     assert row["settled"] == "dropped"
+
+
+async def test_an_event_that_was_revoked_before_it_came_counts_nothing_where_events_are_taken_for_new(
+    book: Ledger,
+) -> None:
+    book.memory = Memory(trusting=True)
+    revoked = update("early", 1, 5)
+    planted = "INSERT INTO planted (event_id, partition, accept_no) VALUES ($1, 0, 1)"
+    await book.connection.execute(planted, event_id_of_action("early", "win:1"))
+    applied = await book.apply([revoked, update("early", 2, 3)])
+    assert applied.counts == {"revoked": 1, "applied": 1}
+    scores = await book.connection.fetch("SELECT score FROM scores WHERE user_id = 'early'")
+    assert [row["score"] for row in scores] == [3] * len(BOARDS)
+
+
+async def test_what_a_session_remembers_is_bounded_over_all_boards(
+    book: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    book.memory = Memory()
+    monkeypatch.setattr("scoreboard.book.REMEMBERED", 3)
+    await book.apply([update("one", 1, 1)])
+    assert set(book.memory.users) == {"one"}
+    await book.apply([update("two", 1, 1)])  # two users with two places each
+    assert not book.memory.users
+    assert not book.memory.places
