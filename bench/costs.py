@@ -26,6 +26,10 @@ class Line(Struct, frozen=True, kw_only=True):
     beside: str = ""
     """What it is compared with: that line's name."""
     note: str = ""
+    span: tuple[float, float]
+    """When it was measured (``time.monotonic``)."""
+    slowed: float = 1.0
+    """How much slower than at its best the machine was then: see pace.py."""
 
     @property
     def total(self) -> float:
@@ -41,9 +45,10 @@ class Meter:
 
     def stop(self) -> None:
         """Read both."""
-        self._seconds, self._after = time.monotonic() - self._began, used()
+        self.span, self._after = (self._began, time.monotonic()), used()
 
     def each(self, count: int) -> tuple[float, dict[str, float]]:
         """How many of so many a second, and the microseconds of each, by process."""
         spent = {r: (self._after.get(r, 0.0) - self._before.get(r, 0.0)) * 1e6 / count for r in SERVERS}
-        return count / self._seconds, {role: cost for role, cost in spent.items() if cost > 0}
+        began, end = self.span
+        return count / (end - began), {role: cost for role, cost in spent.items() if cost > 0}

@@ -17,16 +17,21 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 import uvloop
-from growth import EVENTS, LARGE, OF_USERS, READS_AT, USERS, draw, size
+from costs import Line
+from growth import EVENTS, LARGE, OF_USERS, READS_AT, USERS, Size, draw, size
 from limits import PLAIN, limits
 from machine import HERE, machine, memory
+from msgspec import structs
+from pace import Pace
 from report import Report, markdown
 from system import ends_of, running
 from updates import applied, latency, many, single
 
+One = TypeVar("One", Line, Size)
 PARTS = ("flow", "limits", "growth")
 SECONDS = 5  # of each part of the flow
 SHORT_SECONDS = 2  # of each other thing
@@ -81,6 +86,11 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+def slowed(those: Sequence[One], pace: Pace) -> list[One]:
+    """The same, with what the machine was like meanwhile."""
+    return [structs.replace(one, slowed=pace.slowness(*one.span)) for one in those]
+
+
 async def run(options: argparse.Namespace, home: Path) -> None:
     """Measure, write, print."""
     out: Path = options.out
@@ -90,22 +100,27 @@ async def run(options: argparse.Namespace, home: Path) -> None:
     for part in PARTS:
         (home / part / "users").mkdir(parents=True)
         (home / part / "events").mkdir()
+    pace = Pace()
     try:
-        if "flow" in parts:
-            await flow(report, home / "flow", options.seconds, options.processes)
-            say("flow: done")
-        if "limits" in parts:
-            async for line in limits(home / "limits", SHORT_SECONDS):
-                report.lines.append(line)
-                say(f"{line.what}: {line.total:.1f} µs")
-        if "growth" in parts:
-            await growth(
-                report, home / "growth", options.each, options.users or (), large=options.large, out=out
-            )
+        with pace.sampled():
+            if "flow" in parts:
+                await flow(report, home / "flow", options.seconds, options.processes)
+                say("flow: done")
+            if "limits" in parts:
+                async for line in limits(home / "limits", SHORT_SECONDS):
+                    report.lines.append(line)
+                    say(f"{line.what}: {line.total:.1f} µs")
+            if "growth" in parts:
+                await growth(
+                    report, home / "growth", options.each, options.users or (), large=options.large, out=out
+                )
     except BaseException as error:
         report.failure = repr(error)
         raise
     finally:
+        report.lines = slowed(report.lines, pace)
+        report.by_users = slowed(report.by_users, pace)
+        report.by_events = slowed(report.by_events, pace)
         (out / "bench.json").write_bytes(msgspec.json.format(msgspec.json.encode(report)))
         (out / "bench.md").write_text(markdown(report))
     print(markdown(report))

@@ -39,6 +39,10 @@ class Size(Struct, frozen=True):
     rank_server_us: float
     """Of it, the script's own time in Valkey."""
     verified: str
+    span: tuple[float, float]
+    """When the updates were measured (``time.monotonic``)."""
+    slowed: float = 1.0
+    """How much slower than at its best the machine was then: see pace.py."""
 
     @property
     def total(self) -> float:
@@ -61,7 +65,7 @@ async def size(home: Path, users: int, events: int, seconds: int, *, reads: bool
             load = Load(what="update", seconds=seconds, senders=senders, users=users)
             line = await applied("", system, ends, load)
         verified = system.verify()
-    found = Size(users, events, system.ready_seconds, line.cost, rank, server, verified)
+    found = Size(users, events, system.ready_seconds, line.cost, rank, server, verified, line.span)
     return found, lines
 
 

@@ -108,7 +108,7 @@ async def _sent(url: str, load: Load) -> tuple[Sent, Meter]:
 def _line(what: str, sent: Sent, meter: Meter, beside: str = "") -> Line:
     _, cost = meter.each(sent.requests)
     rate = sent.requests / sent.seconds
-    return Line(what=what, rate=rate, cost=cost, p50=sent.p50, p99=sent.p99, beside=beside)
+    return Line(what=what, rate=rate, cost=cost, p50=sent.p50, p99=sent.p99, beside=beside, span=meter.span)
 
 
 async def _bursts(what: str, seconds: int, opened: AbstractAsyncContextManager[Burst]) -> Line:
@@ -120,7 +120,7 @@ async def _bursts(what: str, seconds: int, opened: AbstractAsyncContextManager[B
             count += await burst()
         meter.stop()
     rate, cost = meter.each(count)
-    return Line(what=what, rate=rate, cost=cost)
+    return Line(what=what, rate=rate, cost=cost, span=meter.span)
 
 
 @asynccontextmanager

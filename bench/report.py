@@ -12,6 +12,8 @@ from updates import Latency
 
 COLUMNS = ("up", "api+live", "worker", "postgres", "nats-server", "valkey-server")
 
+SLOWED = ("slowed", "µs if not")
+
 
 class Report(Struct, kw_only=True):
     """All that a run found."""
@@ -39,8 +41,12 @@ def _parts(report: Report) -> Iterator[str]:
     yield f"{report.machine}, `{report.command}`:\n"
     if report.failure:
         yield f"**This run has failed: its figures do not count.** {report.failure}\n"
-    heads = ("", "a second", "µs each", "by", *COLUMNS, "others", "p50 ms", "p99 ms")
+    heads = ("", "a second", "µs each", "by", *SLOWED, *COLUMNS, "others", "p50 ms", "p99 ms")
     yield from _table(heads, [_cells(line, report.lines) for line in report.lines])
+    yield (
+        "\nSlowed: how many times longer than at its best a small loop, always the same one, took meanwhile:"
+        " what others on the machine take away. All costs are as measured but the one divided by it."
+    )
     yield from (f"\n{line.what}: {line.note}." for line in report.lines if line.note)
     if report.latency:
         yield from _latency(report.latency)
@@ -70,10 +76,15 @@ def _cells(line: Line, lines: Sequence[Line]) -> list[str]:
         f"{line.rate:,.0f}",
         f"{line.total:.1f}",
         f"{line.total / peer.total:.2f} x {_short(peer.what)}" if peer else "",
+        *_slowed(line),
         *(_number(line.cost.get(role, 0.0)) for role in COLUMNS),
         _number(others),
         *("" if ms is None else f"{ms:.1f}" for ms in (line.p50, line.p99)),
     ]
+
+
+def _slowed(of: Line | Size) -> tuple[str, str]:
+    return f"{of.slowed:.2f}", f"{of.total / of.slowed:.1f}"
 
 
 def _short(what: str) -> str:
@@ -102,7 +113,7 @@ def _latency(latency: Latency) -> Iterator[str]:
 
 def _growth(report: Report) -> Iterator[str]:
     heads = (
-        "users", "events", "µs an update", *COLUMNS, "rank p50 ms", "p99 ms", "rank in Valkey µs",
+        "users", "events", "µs an update", *SLOWED, *COLUMNS, "rank p50 ms", "p99 ms", "rank in Valkey µs",
         "until it served, s",
     )  # fmt: skip
     rows = []
@@ -114,6 +125,7 @@ def _growth(report: Report) -> Iterator[str]:
                 f"{one.users:,}",
                 f"{one.events:,}",
                 f"{one.total:.1f}",
+                *_slowed(one),
                 *parts,
                 *rank,
                 f"{one.ready_seconds:.1f}",

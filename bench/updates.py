@@ -56,7 +56,16 @@ async def applied(what: str, system: System, ends: Ends, load: Load, beside: str
     rate, cost = meter.each(await ends.events() - before)
     note = f"{sent.refused} refused; " if sent.refused else ""
     note += "log: " + ", ".join(map(str, depths)) + " messages waited at the beginning, middle and end"
-    return Line(what=what, rate=rate, cost=cost, p50=sent.p50, p99=sent.p99, beside=beside, note=note)
+    return Line(
+        what=what,
+        rate=rate,
+        cost=cost,
+        p50=sent.p50,
+        p99=sent.p99,
+        beside=beside,
+        note=note,
+        span=meter.span,
+    )
 
 
 def single(system: System, seconds: int, pause: float = 0.0) -> Load:

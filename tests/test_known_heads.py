@@ -88,6 +88,49 @@ async def test_one_byte_more_or_less_is_another_head(served: Served, parsed: lis
         assert len(parsed) == 5
 
 
+@pytest.mark.parametrize("name", ["Content-Length", "content-length"])
+async def test_a_head_is_known_whatever_the_length_of_its_body(
+    served: Served, parsed: list[str], name: str
+) -> None:
+    deployment, client = served
+    async with raw(client) as connection:
+        for length in (1, 2, 30, 5, 64):
+            request = post(deployment.key, action("ann", f"point:{length:0{length}}"))
+            connection.send(request.replace(b"Content-Length", name.encode()))
+            assert (await connection.answer()).status == 202
+        assert parsed == ["/update-score"]
+        tall = post(deployment.key, action("ann", "point:1") | {"x": "y" * straight.BODY_BYTES})
+        connection.send(tall)
+        assert (await connection.answer()).status == 413
+        assert len(parsed) == 2
+
+
+async def test_only_the_number_of_a_content_length_may_differ(served: Served) -> None:
+    deployment, client = served
+    body = b'{"userId":"ann","actionId":"point:1"}'
+    one = post(deployment.key, body)
+    length = b"Content-Length: %d" % len(body)
+    async with raw(client) as connection:
+        connection.send(one)
+        assert (await connection.answer()).status == 202
+        # Another header that ends alike comes first: it is not the length of anything.
+        then = get("/boards/main")
+        for more in (0, 1, 5, 0):
+            strong = one.replace(length, b"Strength: %d\r\n%b" % (len(body) + more, length))
+            connection.send(strong + then[:more])
+            assert (await connection.answer()).status == 202
+            connection.send(then[more:])
+            assert (await connection.answer()).status == 200
+            connection.send(get("/boards/main", f"Strength: {more}") + then[:more])
+            assert (await connection.answer()).status == 200
+            connection.send(then[more:])
+            assert (await connection.answer()).status == 200
+    for wrong in (b"", b"+37", b"3_7", b"0x25", b"\xd9\xa3\xd9\xa7"):
+        async with raw(client) as connection:
+            connection.send(one.replace(length, b"Content-Length: " + wrong))
+            assert (await connection.answer()).status == 400
+
+
 @pytest.mark.parametrize("cut", [1, 30, -20, -1])
 async def test_a_known_head_in_pieces_is_put_together(served: Served, parsed: list[str], cut: int) -> None:
     deployment, client = served

@@ -215,8 +215,8 @@ async def test_nobody_but_the_worker_tells_a_client_that_it_scored(deployment: D
     forged_before = metrics.FORGED_OUTCOMES._value.get()
     async with deployment.serving() as client:  # no worker: whatever is answered, it is not its word
         arrived = await intruder.subscribe(f"{deployment.name}.log.>")
-        # Only now it is known to listen: what is asked goes after it. A flush does not tell: nats-py (2.16) lets
-        # its ping overtake what is not sent yet.
+        # Only now it is known to listen: what is asked goes after it. A flush does not tell: nats-py (2.16)
+        # lets its ping overtake what is not sent yet.
         await intruder.jetstream().stream_info(deployment.name)
         for message, wait, status in (
             (Sealer("x" * 32).seal_outcomes(lie), 1, 202),

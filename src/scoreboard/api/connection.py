@@ -18,8 +18,6 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from scoreboard.api.deadlines import Deadlines
 from scoreboard.api.straight import (
     BODY_BYTES,
-    END,
-    KEPT_BYTES,
     Handler,
     Request,
     Straight,
@@ -98,12 +96,11 @@ class Http(HttpToolsProtocol):
         """Is this one whole request whose head went the straight way before? Then it goes there."""
         if self._must_wait():
             return False
-        end = data.find(END) + len(END)
-        head = self._straight.known(data[:end]) if end <= KEPT_BYTES else None
-        if head is None or len(data) - end != head.length:
+        if (found := self._straight.known(data)) is None:
             return False
+        head, body = found
         earlier: Any = self.cycle
-        request = Request(self, head.handler, head.said, data[end:])
+        request = Request(self, head.handler, head.said, body)
         self.cycle = request  # type: ignore[assignment]  # it is all of one that is used
         self.deadline = None
         if head.handler(request):

@@ -2,9 +2,9 @@
 
 A request whose answer needs nothing but what this process has at hand goes straight (connection.py). Its
 handler first reads the head; what a head says is kept, so that the next request with the very same bytes
-needs no parsing. Once the request has come whole its handler is called, and answers at once or later. A
-handler that has to wait for anything else, or does not like a request, says so before it has done anything,
-and the application gets it.
+needs no parsing, however long its body is. Once the request has come whole its handler is called, and answers
+at once or later. A handler that has to wait for anything else, or does not like a request, says so before it
+has done anything, and the application gets it.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ BODY_BYTES = 4 * 1024
 HEADS = 10_000  # heads that are kept: 5 MB, and 25 if all of them are as long as may be
 KEPT_BYTES = 2 * 1024  # of a head that is kept
 END = b"\r\n\r\n"  # of a head
+_LENGTH = b"ength: "
 
 
 class _Unheard:
@@ -85,10 +86,10 @@ class Handler(Protocol):
 class Head:
     """A head that went the straight way."""
 
-    __slots__ = ("handler", "length", "said")
+    __slots__ = ("handler", "said")
 
-    def __init__(self, handler: Handler, said: Any, length: int) -> None:
-        self.handler, self.said, self.length = handler, said, length
+    def __init__(self, handler: Handler, said: Any) -> None:
+        self.handler, self.said = handler, said
 
 
 class Straight:
@@ -98,9 +99,18 @@ class Straight:
         self.handlers = handlers
         self._heads: dict[bytes, Head] = {}
 
-    def known(self, head: bytes) -> Head | None:
-        """This head, if it has come before. It is known by its SHA-256: nothing else of it is kept."""
-        return self._heads.get(sha256(head).digest())
+    def known(self, piece: bytes) -> tuple[Head, bytes] | None:
+        """The head and the body, if this is one whole request and its head has come before.
+
+        Before its body may have been of another length. A head is known by its SHA-256: nothing else is kept.
+        """
+        if (cut := _cut(piece)) is None:
+            return None
+        named, end, length = cut
+        head = self._heads.get(sha256(named).digest())
+        if head is None or len(piece) - end != length or length > BODY_BYTES:
+            return None
+        return head, piece[end:]
 
     def keep(self, piece: bytes, request: Request) -> None:
         """A request has gone straight that has come in one piece: remember its head, if that is all of it.
@@ -108,16 +118,34 @@ class Straight:
         What a parser takes for the end of a head, or for two requests, must leave no doubt: no line ends in
         another way.
         """
-        end = piece.find(END) + len(END)
+        if (cut := _cut(piece)) is None:
+            return
+        named, end, length = cut
         if (
-            end <= KEPT_BYTES
+            length == len(request.body)
             and piece[end:] == request.body
             and piece.count(b"\n", 0, end) == piece.count(b"\r\n", 0, end)
+            and (len(named) == end or b"\r\ncontent-length: \r\n" in named.lower())
         ):
             if len(self._heads) >= HEADS:
                 del self._heads[next(iter(self._heads))]  # the oldest
-            head = Head(request.handler, request.said, len(request.body))
-            self._heads[sha256(piece[:end]).digest()] = head
+            self._heads[sha256(named).digest()] = Head(request.handler, request.said)
+
+
+def _cut(piece: bytes) -> tuple[bytes, int, int] | None:
+    """A head without the number behind its first ``ength: ``, where it ends, and that number, if it is one.
+
+    Only if that was ``Content-Length`` is the rest kept, and what comes later has the same name there.
+    """
+    end = piece.find(END) + len(END)
+    if not len(END) <= end <= KEPT_BYTES:
+        return None
+    at = piece.find(_LENGTH, 0, end) + len(_LENGTH)
+    if at < len(_LENGTH):
+        return piece[:end], end, 0
+    stop = piece.find(b"\r", at)
+    number = piece[at:stop]
+    return (piece[:at] + piece[stop:end], end, int(number)) if number.isdigit() else None
 
 
 def head_of(status: int, headers: Iterable[tuple[str, str]]) -> bytes:
