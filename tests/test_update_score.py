@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from deployment import Deployment, bearer, submit, until
+from scoreboard.api import outcomes
 from scoreboard.api.update_score import wait_of
 from scoreboard.config import Action, Auth, Board, Config
 from scoreboard.issuers import Issuer
@@ -333,6 +334,19 @@ async def test_what_was_accepted_here_is_known_before_it_is_applied(deployment: 
                 return status == "applied"
 
             await until(applied)
+
+
+async def test_what_was_accepted_here_is_known_of_the_latest_only(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outcomes, "REMEMBERED", 20)
+    async with deployment.serving() as client:  # nobody works
+        for number in range(50):
+            await submit(client, "ann", f"win:{number}", wait=0)
+        ids = [event_id_of_action("ann", f"win:{number}") for number in range(50)]
+        found = [(await client.get(f"/events/{one}")).status_code == 200 for one in ids]
+    assert found == sorted(found)
+    assert 10 <= sum(found) <= 20
 
 
 async def test_a_name_is_the_users_own_or_a_services_to_choose(

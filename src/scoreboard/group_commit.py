@@ -1,11 +1,12 @@
 """Group commit: many accepted entries, one synced publish.
 
 A synced publish costs a millisecond whatever its size. So each process keeps one envelope a partition in
-flight and gathers what arrives meanwhile into the next. Alone, an entry waits for nothing; under load,
-hundreds share one sync. In come entries that the door accepted; an ``accept`` returns once its entry is on
-disk in the log. What waits is bounded: over the bound ``QueueFull`` is raised at once, and says when there
-should be room, from how long envelopes took lately. When the log does not answer, all that waits is
-answered at once: nobody waits behind a publish that may never come back.
+flight and gathers what arrives meanwhile into the next, and what its connections have brought by then.
+Alone, an entry waits for nothing; under load, hundreds share one sync. In come entries that the door
+accepted; an ``accept`` returns once its entry is on disk in the log. What waits is bounded: over the bound
+``QueueFull`` is raised at once, and says when there should be room, from how long envelopes took lately.
+When the log does not answer, all that waits is answered at once: nobody waits behind a publish that may
+never come back.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ logger = logging.getLogger(__name__)
 
 WAITING_ENTRIES = 20_000  # entries a process that may wait for an envelope: about 6 MB, 40 full envelopes
 RETRY_MOST = 30  # seconds; what drains more slowly than that cannot be foretold
+GATHER_SECONDS = 0.003  # about as long as an envelope is in flight
 WEIGHT = 0.1  # of the newest envelope in the mean time that one takes: the last ten or so count
 
 
@@ -132,6 +134,7 @@ class GroupCommit:
             await wake.wait()
             wake.clear()
             while waiting:
+                await self._all_that_came(waiting)
                 gathered = self._gather(waiting)
                 error: Exception | None = Unavailable("This process is stopping.")
                 began = time.monotonic()
@@ -149,6 +152,13 @@ class GroupCommit:
                     waiting.clear()
                 finally:
                     self._answer(gathered, error)
+
+    async def _all_that_came(self, waiting: deque[_Waiting]) -> None:
+        """Return once no connection brings more at this moment, or the envelope is full, or after a while."""
+        until, before = time.monotonic() + GATHER_SECONDS, 0
+        while before < len(waiting) < ENTRIES and time.monotonic() < until:
+            before = len(waiting)
+            await asyncio.sleep(0)
 
     def _full(self, error: QueueFull) -> QueueFull:
         """The error with when to come back: as long as what waits will take, or nothing has got in so far."""

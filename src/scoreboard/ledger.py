@@ -20,7 +20,7 @@ the same log and the same configuration give the same ledger.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from functools import partial
@@ -305,8 +305,9 @@ async def _write(connection: Connection, book: Book, terms: Terms) -> None:
         boards, users, places = zip(*touched, strict=True)
         await connection.execute(
             STATEMENTS["upsert_scores"],
-            *(boards, users),
-            *([p.score for p in places], [p.reached for p in places], [p.changed for p in places]),
+            *("\n".join(boards), "\n".join(users)),  # neither holds a control character
+            *(_list(p.score for p in places), _list(p.reached for p in places)),
+            _list(p.changed for p in places),
         )
     if book.marked:
         marked = sorted(book.marked.items())
@@ -325,6 +326,11 @@ async def _write(connection: Connection, book: Book, terms: Terms) -> None:
         for accepted, command in book.new_commands:
             if isinstance(command, Mark) or command.audited:
                 await amending.audit(connection, accepted, command, target=command.user, events=None, users=1)
+
+
+def _list(numbers: Iterable[int]) -> str:
+    """An array as PostgreSQL reads it. The driver would ask each of its elements whether it is a list."""
+    return f"{{{','.join(map(str, numbers))}}}"
 
 
 def _told(command: Rename | Mark) -> tuple[str, str, str]:

@@ -117,23 +117,19 @@ FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 
 
 class Tally:
-    """Counts for a counter, and tells it once an iteration of the event loop: telling costs microseconds."""
+    """Counts for a counter in one event loop, and tells it once an iteration: telling costs microseconds."""
 
     def __init__(self, counter: Counter) -> None:
         self._counter, self._count = counter, 0
-        self._asked: asyncio.AbstractEventLoop | None = None
-        """Which loop is about to tell; one that has ended does not."""
 
     def inc(self) -> None:
         """One more."""
+        if not self._count:
+            asyncio.get_running_loop().call_soon(self._tell)
         self._count += 1
-        loop = asyncio.get_running_loop()
-        if self._asked is not loop:
-            self._asked = loop
-            loop.call_soon(self._tell)
 
     def _tell(self) -> None:
-        count, self._count, self._asked = self._count, 0, None
+        count, self._count = self._count, 0
         self._counter.inc(count)
 
 

@@ -57,6 +57,7 @@ class Worker:
         self, config: Config, database_url: str, queue: Queue, sealer: Sealer, refresher: Refresher
     ) -> None:
         self._config, self._database_url = config, database_url
+        self._catalogue = config.catalogue
         self._queue, self._sealer, self._refresher = queue, sealer, refresher
         self._checker = Checker(config, refresher.database, refresher.board)
         self._trimmer = Trimmer(queue, refresher.database, config.queue.partitions)
@@ -227,10 +228,10 @@ class Worker:
             metrics.FORGED.inc()
             dead.append(DeadLetter(first, at, str(error), message.body))
             return
-        if envelope.catalogue != self._config.catalogue:
+        if envelope.catalogue != self._catalogue:
             logger.error(
                 "accepted under another catalogue: api and worker are configured differently",
-                extra={"theirs": envelope.catalogue, "ours": self._config.catalogue},
+                extra={"theirs": envelope.catalogue, "ours": self._catalogue},
             )
             metrics.CATALOGUE_MISMATCH.inc()
         wanted = frozenset(envelope.wanted)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import OrderedDict, deque
+from collections import deque
 from uuid import UUID
 
 from scoreboard import metrics
@@ -30,7 +30,8 @@ class Outcomes:
         # same event, the first learns that it counted, the others that it had.
         self._waiting: dict[str, deque[asyncio.Future[Outcome]]] = {}
         self._count = 0
-        self._accepted: OrderedDict[bytes, str] = OrderedDict()
+        self._accepted: dict[bytes, str] = {}
+        self._accepted_before: dict[bytes, str] = {}
 
     @property
     def room(self) -> bool:
@@ -82,9 +83,9 @@ class Outcomes:
     def remember(self, event_id: bytes, user: str) -> None:
         """This event was accepted here."""
         self._accepted[event_id] = user
-        if len(self._accepted) > REMEMBERED:
-            self._accepted.popitem(last=False)
+        if len(self._accepted) >= REMEMBERED // 2:
+            self._accepted, self._accepted_before = {}, self._accepted
 
     def accepted(self, event_id: bytes) -> str | None:
         """The user of an event that was accepted here lately."""
-        return self._accepted.get(event_id)
+        return self._accepted.get(event_id) or self._accepted_before.get(event_id)

@@ -71,7 +71,6 @@ class Answer(Struct, frozen=True):
 _submission = msgspec.json.Decoder(Submission)
 _submissions = msgspec.json.Decoder(list[Submission])
 _encode = msgspec.json.Encoder().encode
-_ACCEPTED = metrics.Tally(metrics.REQUESTS.labels("accepted"))
 
 
 class UpdateScore:
@@ -79,6 +78,7 @@ class UpdateScore:
 
     def __init__(self, auth: Auth, policy: Policy, commit: GroupCommit, outcomes: Outcomes) -> None:
         self.auth, self.policy, self._commit, self._outcomes = auth, policy, commit, outcomes
+        self._accepted = metrics.Tally(metrics.REQUESTS.labels("accepted"))
 
     async def __call__(self, scope: Scope_, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -116,7 +116,7 @@ class UpdateScore:
             answer(refused(error, event_id))
             return
         self._outcomes.remember(update.event_id, update.user)
-        _ACCEPTED.inc()
+        self._accepted.inc()
         answer(Accepted("accepted", event_id))
 
     async def submit(self, principal: Principal, submission: Submission, wait: float = 0) -> Answer:

@@ -70,10 +70,13 @@ SELECT s.* FROM unnest($1::text[], $2::text[]) AS wanted (board, user_id) CROSS 
   WHERE board = wanted.board AND period = 'all' AND user_id = wanted.user_id OFFSET 0
 ) s;
 
--- upsert_scores: the totals follow, absolute, in one order of locking
+-- upsert_scores: the totals follow, absolute, in one order of locking; lists as text, see ledger.py
 INSERT INTO scores (board, period, user_id, score, reached, changed)
 SELECT board, 'all', user_id, score, reached, changed
-FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[]) AS s (board, user_id, score, reached, changed)
+FROM unnest(
+  string_to_array($1::text, chr(10)), string_to_array($2::text, chr(10)),
+  $3::text::bigint[], $4::text::bigint[], $5::text::bigint[]
+) AS s (board, user_id, score, reached, changed)
 ON CONFLICT (board, period, user_id)
 DO UPDATE SET score = excluded.score, reached = excluded.reached, changed = excluded.changed, standing = true;
 
