@@ -9,6 +9,7 @@
 
 local WIDTH = 19  -- digits of an accept_no: 2^63 has 19
 local CHUNK = 1000  -- users a bulk command: Lua's stack holds 8,000 values for unpack, a user takes two
+local sub, find, byte = string.sub, string.find, string.byte
 local FIELD, LINE = '\31', '\30'  -- between fields and lines; no user id or name holds a control character
 
 local meta = KEYS[1]
@@ -23,19 +24,18 @@ local function keys_of(generation)
 end
 
 -- A stored value is changed, and unless it is a tombstone: reached, score, FIELD, name.
--- Gives reached, score, name; nothing for a tombstone or for what is not there.
+-- Gives reached, score, and where the name begins; nothing for a tombstone or for what is not there.
 local function entry(value)
   if not value or #value == WIDTH then return end
-  local stop = string.find(value, FIELD, 2 * WIDTH + 1, true)
+  local stop = find(value, FIELD, 2 * WIDTH + 1, true)
   if not stop then return end  -- damaged by hand; the checker mends it
-  return string.sub(value, WIDTH + 1, 2 * WIDTH), string.sub(value, 2 * WIDTH + 1, stop - 1),
-    string.sub(value, stop + 1)
+  return sub(value, WIDTH + 1, 2 * WIDTH), sub(value, 2 * WIDTH + 1, stop - 1), stop + 1
 end
 
 -- The score as the sorted set keeps it: the best is the lowest, whatever the board's order.
 local function key_of(score)
   if ascending or score == '0' then return score end
-  if string.byte(score) == 45 then return string.sub(score, 2) end
+  if byte(score) == 45 then return sub(score, 2) end
   return '-' .. score
 end
 
@@ -80,7 +80,7 @@ local function lines_of(members, values)
   for n, value in ipairs(values) do
     local _, score, name = entry(value)
     if score then
-      lines[n] = LINE .. string.sub(members[n], WIDTH + 1) .. FIELD .. name .. FIELD .. score
+      lines[n] = LINE .. sub(members[n], WIDTH + 1) .. FIELD .. sub(value, name) .. FIELD .. score
     else
       lines[n] = ''
       missing = missing + 1

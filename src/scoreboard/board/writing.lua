@@ -25,37 +25,41 @@ end
 -- Answers the users whose rows were taken.
 local function write(generation, first)
   local ranking, users, steps = keys_of(generation)
-  local changed = {}
+  local changed, count = {}, 0  -- how many there are in each list is counted: # takes longer than all else
   for start = first, #ARGV, 2 * CHUNK do
-    local names = {}
-    for i = start, math.min(start + 2 * CHUNK, #ARGV) - 1, 2 do names[#names + 1] = ARGV[i] end
+    local names, last = {}, math.min(start + 2 * CHUNK, #ARGV) - 1
+    for i = start, last, 2 do names[(i - start) / 2 + 1] = ARGV[i] end
     local stored = redis.call('HMGET', users, unpack(names))
     local set, gone, come, left, taken = {}, {}, {}, {}, {}
+    local sets, goes, comes = 0, 0, 0
     for n, user in ipairs(names) do
       local old, new = stored[n], ARGV[start + 2 * n - 1]
-      if not old or string.sub(old, 1, WIDTH) < string.sub(new, 1, WIDTH) then
-        set[#set + 1] = user
-        set[#set + 1] = new
-        changed[#changed + 1] = user
+      if not old or old < sub(new, 1, WIDTH) then  -- what is as new goes on behind the same digits
+        set[sets + 1], set[sets + 2] = user, new
+        sets, count = sets + 2, count + 1
+        changed[count] = user
         local old_reached, old_score = entry(old)
         local reached, score = entry(new)
         if reached ~= old_reached or score ~= old_score then
           if old_reached then
-            if old_reached ~= reached then gone[#gone + 1] = old_reached .. user end
-            left[key_of(old_score)] = true
+            if old_reached ~= reached then
+              goes = goes + 1
+              gone[goes] = old_reached .. user
+            end
+            if stepped then left[key_of(old_score)] = true end
           end
           if reached then
             local key = key_of(score)
-            come[#come + 1] = key
-            come[#come + 1] = reached .. user
-            taken[key] = true
+            come[comes + 1], come[comes + 2] = key, reached .. user
+            comes = comes + 2
+            if stepped then taken[key] = true end
           end
         end
       end
     end
-    if #gone > 0 then redis.call('ZREM', ranking, unpack(gone)) end
-    if #come > 0 then redis.call('ZADD', ranking, unpack(come)) end
-    if #set > 0 then redis.call('HSET', users, unpack(set)) end
+    if goes > 0 then redis.call('ZREM', ranking, unpack(gone)) end
+    if comes > 0 then redis.call('ZADD', ranking, unpack(come)) end
+    if sets > 0 then redis.call('HSET', users, unpack(set)) end
     if stepped then step(ranking, steps, left, taken) end
   end
   return changed
