@@ -1,9 +1,18 @@
 -- What wrk sends. Arguments: what (update, updates, line, page), a word of this run, users, updates a request,
 -- a file with a line for each who sends (an id and credentials, or the word any and a service's key), and how many
--- milliseconds each connection pauses between two requests.
+-- requests a second all connections send together (0: as many as are answered). What falls behind is made up for.
 -- Each action is sent once. Prints one line of JSON.
 
+local ffi = require("ffi")
 local word, users, many, senders, count = "", 0, 1, {}, 0
+
+ffi.cdef("typedef struct { long s, us; } moment; int gettimeofday(moment *, void *);")
+local moment = ffi.new("moment")
+
+local function now()
+  ffi.C.gettimeofday(moment, nil)
+  return tonumber(moment.s) * 1e3 + tonumber(moment.us) / 1e3
+end
 
 local function post(path, credentials, body)
   return "POST " .. path .. " HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\nAuthorization: Bearer "
@@ -35,8 +44,13 @@ function init(args)
   math.randomseed(#word + users)
   for one in io.lines(args[5]) do senders[#senders + 1] = {string.match(one, "(%S+) (%S+)")} end
   request = ({update = update, updates = updates, line = line})[args[1]]
-  local pause = tonumber(args[6])
-  if pause > 0 then delay = function() return pause end end
+  local rate, start, turns = tonumber(args[6]), now(), 0
+  if rate > 0 then
+    delay = function()
+      turns = turns + 1
+      return math.max(0, start + turns * 1e3 / rate - now())
+    end
+  end
 end
 
 function done(summary, latency)

@@ -50,8 +50,8 @@ class Load(Struct, frozen=True, kw_only=True):
     """Ids and credentials; ``any``: a service, for users from ``user-0`` on."""
     users: int = 1
     connections: int = CONNECTIONS
-    pause: float = 0.0
-    """Milliseconds between an answer and the next request of its connection."""
+    rate: float = 0.0
+    """Requests a second of all connections; what falls behind is made up for. 0: as many as can be."""
     headers: tuple[tuple[str, str], ...] = ()
     """More of them, for ``page``."""
 
@@ -62,7 +62,7 @@ async def send(url: str, load: Load) -> Sent:
         file.writelines(f"{user} {credentials}\n" for user, credentials in load.senders)
         file.flush()
         word = f"{time.time_ns():x}-"
-        values = [load.what, word, str(load.users), str(MANY), file.name, str(load.pause)]
+        values = [load.what, word, str(load.users), str(MANY), file.name, str(load.rate)]
         settings = [load.connections, load.seconds, f"{url}/boards/main"]
         if shutil.which("wrk"):
             headers = itertools.chain(*(("-H", f"{name}: {value}") for name, value in load.headers))
@@ -149,8 +149,9 @@ class Loader:
     """What wrk does with load.lua."""
 
     def __init__(self, values: list[str]) -> None:
-        self._what, self._word, users, many, file, pause = values[:6]
-        self._users, self._many, self._pause = int(users), int(many), float(pause) / 1e3
+        self._what, self._word, users, many, file, rate = values[:6]
+        self._users, self._many, self._rate = int(users), int(many), float(rate)
+        self._start, self._turns = time.monotonic(), itertools.count(1)
         lines = Path(file).read_text().splitlines()
         self._senders = [(line.split()[0], line.split()[1]) for line in lines]
         self._headers = "".join(f"{header}\r\n" for header in values[6:])
@@ -167,11 +168,14 @@ class Loader:
 
     async def _keep_sending(self, port: int, end: float) -> None:
         _, connection = await asyncio.get_running_loop().create_connection(Connection, "127.0.0.1", port)
-        while (began := time.monotonic()) < end:
+        while True:
+            if self._rate:
+                turn = self._start + next(self._turns) / self._rate
+                await asyncio.sleep(max(0.0, turn - time.monotonic()))
+            if (began := time.monotonic()) >= end:
+                return
             self.refused += await connection.send(self._request()) >= 400
             self.milliseconds.append((time.monotonic() - began) * 1e3)
-            if self._pause:
-                await asyncio.sleep(self._pause)
 
     def _request(self) -> bytes:
         user, credentials = random.choice(self._senders)  # noqa: S311 - who sends is no secret

@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 import msgspec
 from costs import Line, Meter
 from msgspec import Struct
-from sending import CONNECTIONS, MANY, Load, Poster, percentile, send
+from sending import MANY, Load, Poster, percentile, send
 from system import LEAD, Ends, System
 from websockets.asyncio.client import connect
 
@@ -22,8 +22,6 @@ USERS = 5_000  # each with a token
 SERVICE_CONNECTIONS = 4  # of a backend that sends many at once
 WATCHING = 10  # clients on the board, so that frames are made and sent
 PROBES = 50  # a second
-ANSWER_MILLISECONDS = 5.0  # roughly; so long a connection is busy before it pauses
-MANY_ANSWER_MILLISECONDS = 14.0  # the same, of 500
 APPLIED = 200
 
 
@@ -68,30 +66,28 @@ async def applied(what: str, system: System, ends: Ends, load: Load, beside: str
     )
 
 
-def single(system: System, seconds: int, pause: float = 0.0) -> Load:
+def single(system: System, seconds: int, rate: float = 0.0) -> Load:
     """Users who each report an action of their own."""
     users = [f"user-{number}" for number in range(USERS)]
     senders = tuple((user, system.token(user)) for user in users)
-    return Load(what="update", seconds=seconds, senders=senders, pause=pause)
+    return Load(what="update", seconds=seconds, senders=senders, rate=rate)
 
 
-def many(system: System, seconds: int, users: int = USERS, rate: float | None = None) -> Load:
-    """A service that reports 500 at a time; no more than about ``rate`` updates a second."""
+def many(system: System, seconds: int, users: int = USERS, rate: float = 0.0) -> Load:
+    """A service that reports 500 at a time; ``rate`` updates a second, or as many as can be."""
     senders = (("any", system.key),)
-    pause = 0.0 if rate is None else SERVICE_CONNECTIONS * MANY / rate * 1e3 - MANY_ANSWER_MILLISECONDS
     return Load(
         what="updates",
         seconds=seconds,
         senders=senders,
         users=users,
         connections=SERVICE_CONNECTIONS,
-        pause=max(0.0, pause),
+        rate=rate / MANY,
     )
 
 
 async def latency(system: System, rate: float, seconds: int) -> Latency:
     """How long it takes while so many updates a second come in from others."""
-    pause = max(1.0, CONNECTIONS / rate * 1e3 - ANSWER_MILLISECONDS)
     moments: dict[int, float] = {}
     applied: list[float] = []
     frames: list[float] = []
@@ -109,7 +105,7 @@ async def latency(system: System, rate: float, seconds: int) -> Latency:
         watcher = tasks.create_task(_watch(socket.__aiter__(), saw))
         poster = await Poster.open(system.port, system.key)
         assert await poster.post("probe", f"lead:{time.time_ns()}", "wait=10") == APPLIED
-        sending = tasks.create_task(send(system.url, single(system, seconds, pause)))
+        sending = tasks.create_task(send(system.url, single(system, seconds, rate)))
         end = time.monotonic() + seconds
         for point in itertools.count(LEAD + 1):
             if (began := time.monotonic()) > end:
