@@ -118,6 +118,7 @@ async def run(options: argparse.Namespace, home: Path) -> None:
         report.failure = repr(error)
         raise
     finally:
+        report.loop_us = pace.best
         report.lines = slowed(report.lines, pace)
         report.by_users = slowed(report.by_users, pace)
         report.by_events = slowed(report.by_events, pace)

@@ -8,6 +8,7 @@ this loop took meanwhile than it does at its best. As a program it prints one sa
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import sys
 import time
@@ -39,7 +40,7 @@ class Pace:
             def read() -> None:
                 for line in out:
                     moment, took = line.split()
-                    self._took.append(float(took))
+                    self._took.append(float(took) / 1e3)
                     self._moments.append(float(moment))
 
             reader = Thread(target=read)
@@ -50,11 +51,15 @@ class Pace:
                 process.kill()
                 reader.join()
 
+    @property
+    def best(self) -> float:
+        """Microseconds that the loop took at its best, with this interpreter; not a number if it never ran."""
+        return sorted(self._took)[int(len(self._took) * BEST)] if self._took else math.nan
+
     def slowness(self, began: float, end: float) -> float:
         """How many times its best the loop took between two moments (``time.monotonic``)."""
         within = self._took[bisect_left(self._moments, began) : bisect_left(self._moments, end)]
-        best = sorted(self._took)[int(len(self._took) * BEST)]
-        return sum(within) / len(within) / best
+        return sum(within) / len(within) / self.best
 
 
 def _loop() -> int:

@@ -30,6 +30,8 @@ class Report(Struct, kw_only=True):
     by_users: list[Size] = []
     by_events: list[Size] = []
     verified: list[str] = []
+    loop_us: float = 0.0
+    """What the loop of pace.py took at its best."""
 
 
 def markdown(report: Report) -> str:
@@ -45,7 +47,8 @@ def _parts(report: Report) -> Iterator[str]:
     yield from _table(heads, [_cells(line, report.lines) for line in report.lines])
     yield (
         "\nSlowed: how many times longer than at its best a small loop, always the same one, took meanwhile:"
-        " what others on the machine take away. All costs are as measured but the one divided by it."
+        f" what others on the machine take away. At its best it took {report.loop_us:.1f} µs. All costs are"
+        " as measured but the one divided by it."
     )
     yield from (f"\n{line.what}: {line.note}." for line in report.lines if line.note)
     if report.latency:
