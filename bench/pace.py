@@ -53,7 +53,7 @@ class Pace:
 
     @property
     def best(self) -> float:
-        """Microseconds that the loop took at its best, with this interpreter; not a number if it never ran."""
+        """Microseconds that the loop took at its best; not a number if it never ran."""
         return sorted(self._took)[int(len(self._took) * BEST)] if self._took else math.nan
 
     def slowness(self, began: float, end: float) -> float:
