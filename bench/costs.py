@@ -29,7 +29,7 @@ class Line(Struct, frozen=True, kw_only=True):
     span: tuple[float, float]
     """When it was measured (``time.monotonic``)."""
     slowed: float = 1.0
-    """How much slower than at its best the machine was then: see pace.py."""
+    """How much slower than at its best the machine was then: see speed.py."""
 
     @property
     def total(self) -> float:

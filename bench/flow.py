@@ -26,8 +26,8 @@ from growth import EVENTS, LARGE, OF_USERS, READS_AT, USERS, Size, draw, size
 from limits import PLAIN, limits
 from machine import HERE, machine, memory
 from msgspec import structs
-from pace import Pace
 from report import Report, markdown
+from speed import Speed
 from system import ends_of, running
 from updates import applied, latency, many, single
 
@@ -86,9 +86,9 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def slowed(those: Sequence[One], pace: Pace) -> list[One]:
+def slowed(those: Sequence[One], speed: Speed) -> list[One]:
     """The same, with what the machine was like meanwhile."""
-    return [structs.replace(one, slowed=pace.slowness(*one.span)) for one in those]
+    return [structs.replace(one, slowed=speed.slowness(*one.span)) for one in those]
 
 
 async def run(options: argparse.Namespace, home: Path) -> None:
@@ -100,9 +100,9 @@ async def run(options: argparse.Namespace, home: Path) -> None:
     for part in PARTS:
         (home / part / "users").mkdir(parents=True)
         (home / part / "events").mkdir()
-    pace = Pace()
+    speed = Speed()
     try:
-        with pace.sampled():
+        with speed.sampled():
             if "flow" in parts:
                 await flow(report, home / "flow", options.seconds, options.processes)
                 say("flow: done")
@@ -118,10 +118,10 @@ async def run(options: argparse.Namespace, home: Path) -> None:
         report.failure = repr(error)
         raise
     finally:
-        report.loop_us = pace.best
-        report.lines = slowed(report.lines, pace)
-        report.by_users = slowed(report.by_users, pace)
-        report.by_events = slowed(report.by_events, pace)
+        report.loop_us = speed.best
+        report.lines = slowed(report.lines, speed)
+        report.by_users = slowed(report.by_users, speed)
+        report.by_events = slowed(report.by_events, speed)
         (out / "bench.json").write_bytes(msgspec.json.format(msgspec.json.encode(report)))
         (out / "bench.md").write_text(markdown(report))
     print(markdown(report))

@@ -42,7 +42,7 @@ class Size(Struct, frozen=True):
     span: tuple[float, float]
     """When the updates were measured (``time.monotonic``)."""
     slowed: float = 1.0
-    """How much slower than at its best the machine was then: see pace.py."""
+    """How much slower than at its best the machine was then: see speed.py."""
 
     @property
     def total(self) -> float:

@@ -1,6 +1,7 @@
 -- What wrk sends. Arguments: what (update, updates, line, page), a word of this run, users, updates a request,
 -- a file with a line for each who sends (an id and credentials, or the word any and a service's key), and how many
--- requests a second all connections send together (0: as many as are answered). What falls behind is made up for.
+-- requests a second all connections send together (0: as many as are answered). What falls behind is made up for;
+-- the time of an answer is from when its request was sent, not from when it was due.
 -- Each action is sent once. Prints one line of JSON.
 
 local ffi = require("ffi")

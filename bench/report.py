@@ -12,8 +12,6 @@ from updates import Latency
 
 COLUMNS = ("up", "api+live", "worker", "postgres", "nats-server", "valkey-server")
 
-SLOWED = ("slowed", "µs if not")
-
 
 class Report(Struct, kw_only=True):
     """All that a run found."""
@@ -31,7 +29,7 @@ class Report(Struct, kw_only=True):
     by_events: list[Size] = []
     verified: list[str] = []
     loop_us: float = 0.0
-    """What the loop of pace.py took at its best."""
+    """What the loop of speed.py took at its best."""
 
 
 def markdown(report: Report) -> str:
@@ -43,12 +41,12 @@ def _parts(report: Report) -> Iterator[str]:
     yield f"{report.machine}, `{report.command}`:\n"
     if report.failure:
         yield f"**This run has failed: its figures do not count.** {report.failure}\n"
-    heads = ("", "a second", "µs each", "by", *SLOWED, *COLUMNS, "others", "p50 ms", "p99 ms")
+    heads = ("", "a second", "µs each", "by", "slowed", *COLUMNS, "others", "p50 ms", "p99 ms")
     yield from _table(heads, [_cells(line, report.lines) for line in report.lines])
     yield (
-        "\nSlowed: how many times longer than at its best a small loop, always the same one, took meanwhile:"
-        f" what others on the machine take away. At its best it took {report.loop_us:.1f} µs. All costs are"
-        " as measured but the one divided by it."
+        "\nSlowed: how many times longer a small loop took meanwhile, always the same one, than the fastest"
+        f" hundredth of its runs, which took {report.loop_us:.1f} µs. A sign of how far the processors were"
+        " from their best; all costs are as measured."
     )
     yield from (f"\n{line.what}: {line.note}." for line in report.lines if line.note)
     if report.latency:
@@ -79,15 +77,11 @@ def _cells(line: Line, lines: Sequence[Line]) -> list[str]:
         f"{line.rate:,.0f}",
         f"{line.total:.1f}",
         f"{line.total / peer.total:.2f} x {_short(peer.what)}" if peer else "",
-        *_slowed(line),
+        f"{line.slowed:.2f}",
         *(_number(line.cost.get(role, 0.0)) for role in COLUMNS),
         _number(others),
         *("" if ms is None else f"{ms:.1f}" for ms in (line.p50, line.p99)),
     ]
-
-
-def _slowed(of: Line | Size) -> tuple[str, str]:
-    return f"{of.slowed:.2f}", f"{of.total / of.slowed:.1f}"
 
 
 def _short(what: str) -> str:
@@ -116,7 +110,7 @@ def _latency(latency: Latency) -> Iterator[str]:
 
 def _growth(report: Report) -> Iterator[str]:
     heads = (
-        "users", "events", "µs an update", *SLOWED, *COLUMNS, "rank p50 ms", "p99 ms", "rank in Valkey µs",
+        "users", "events", "µs an update", "slowed", *COLUMNS, "rank p50 ms", "p99 ms", "rank in Valkey µs",
         "until it served, s",
     )  # fmt: skip
     rows = []
@@ -128,7 +122,7 @@ def _growth(report: Report) -> Iterator[str]:
                 f"{one.users:,}",
                 f"{one.events:,}",
                 f"{one.total:.1f}",
-                *_slowed(one),
+                f"{one.slowed:.2f}",
                 *parts,
                 *rank,
                 f"{one.ready_seconds:.1f}",

@@ -170,7 +170,8 @@ class Loader:
         _, connection = await asyncio.get_running_loop().create_connection(Connection, "127.0.0.1", port)
         while True:
             if self._rate:
-                turn = self._start + next(self._turns) / self._rate
+                if (turn := self._start + next(self._turns) / self._rate) >= end:
+                    return
                 await asyncio.sleep(max(0.0, turn - time.monotonic()))
             if (began := time.monotonic()) >= end:
                 return

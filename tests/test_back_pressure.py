@@ -158,9 +158,21 @@ async def test_a_queue_that_hangs_is_answered_503_within_a_second_whoever_waits(
         assert time.monotonic() - began < PUBLISH_SECONDS, "over the connection that it has"
 
 
+def noted(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
+    """Set once an envelope is being published."""
+    found, publish = asyncio.Event(), Queue.publish
+
+    async def published(self: Queue, partition: int, body: bytes) -> int:
+        found.set()
+        return await publish(self, partition, body)
+
+    monkeypatch.setattr(Queue, "publish", published)
+    return found
+
+
 @pytest.mark.parametrize("how", ["we are told to stop", "the connection breaks"])
 async def test_what_is_in_flight_when_it_ends_is_never_said_to_be_accepted(
-    deployment: Deployment, tmp_path: Path, how: str
+    deployment: Deployment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
     async with (
         nats_server(tmp_path, SYNCING, TELLING) as (url, nats),
@@ -171,8 +183,9 @@ async def test_what_is_in_flight_when_it_ends_is_never_said_to_be_accepted(
         running = asyncio.create_task(commit.run())
         await commit.accept(Rename(b"1" * 16, "ann", "Ann", "user:ann"))
         nats.send_signal(signal.SIGSTOP)
+        on_its_way = noted(monkeypatch)
         in_flight = commit.accept(Rename(b"2" * 16, "ann", "Ann", "user:ann"))
-        await asyncio.sleep(0)  # it is on its way
+        await on_its_way.wait()
         if how == "the connection breaks":
             nats.kill()
         else:

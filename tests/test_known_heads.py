@@ -13,7 +13,7 @@ import pytest
 from deployment import Deployment, submit, until
 from scoreboard.api import straight
 from scoreboard.api.connection import Http
-from scoreboard.api.straight import Straight
+from scoreboard.api.straight import Request, Straight
 from scoreboard.auth import keys
 from scoreboard.auth.key_acts import create_key, revoke_key
 from scoreboard.database import Database
@@ -129,6 +129,16 @@ async def test_only_the_number_of_a_content_length_may_differ(served: Served) ->
         async with raw(client) as connection:
             connection.send(one.replace(length, b"Content-Length: " + wrong))
             assert (await connection.answer()).status == 400
+
+
+def test_only_a_content_length_is_left_out_whatever_a_parser_lets_through() -> None:
+    handler: Any = object()
+    known = Straight({})
+    for name in ("Strength", "Content-Length"):
+        piece = b"GET / HTTP/1.1\r\n%b: 0\r\nContent-Length: \r\n\r\n" % name.encode()
+        known.keep(piece, Request(handler, handler, "said"))
+        assert (known.known(piece) is not None) == (name == "Content-Length")
+        assert known.known(piece.replace(b"0", b"5") + b"GET /") is None or name == "Content-Length"
 
 
 @pytest.mark.parametrize("cut", [1, 30, -20, -1])

@@ -48,6 +48,7 @@ POISON: list[Entry] = [
     event("richer", "1", 2**63),  # no bigint: the driver refuses it
     event("".join(map(chr, range(256, 9_000))), "1"),  # 54000: too long for an index
     Rename(b"r" * 16, "ann", "n\0me", "key:k"),
+    event("a\nb", "1"),  # the lists of the totals are lines: 23502
 ]
 
 
@@ -60,6 +61,7 @@ def planted() -> list[list[Entry]]:
     envelopes[5].append(POISON[3])
     envelopes[7].insert(10, POISON[4])
     envelopes.insert(8, [POISON[5]])
+    envelopes[9].append(POISON[6])
     return envelopes
 
 

@@ -346,7 +346,7 @@ async def test_what_was_accepted_here_is_known_of_the_latest_only(
         ids = [event_id_of_action("ann", f"win:{number}") for number in range(50)]
         found = [(await client.get(f"/events/{one}")).status_code == 200 for one in ids]
     assert found == sorted(found)
-    assert 10 <= sum(found) <= 20
+    assert 20 <= sum(found) < 40
 
 
 async def test_a_name_is_the_users_own_or_a_services_to_choose(

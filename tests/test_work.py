@@ -6,6 +6,7 @@ A bound that is passed is no bug by itself. Whoever raises it says what the work
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +19,9 @@ import pytest
 
 from deployment import Deployment, frame, frame_with, submit, until, watching
 from plain_board import board_on, row, running, told
+from scoreboard.envelope import Sealer
+from scoreboard.group_commit import GroupCommit
+from scoreboard.model import Rename
 from scoreboard.queue import Queue
 
 MANY = 1_000
@@ -91,6 +95,28 @@ async def test_a_thousand_updates_at_once_take_two_synced_publishes(deployment: 
         before = (await queue.state()).last
         await accept(client, "", MANY)
         assert (await queue.state()).last - before == ENVELOPES
+
+
+async def test_what_comes_with_each_turn_of_the_loop_takes_one_publish(deployment: Deployment) -> None:
+    async with Queue.open(deployment.environment.queue, deployment.name, "test") as queue:
+        await queue.ensure(partitions=1, max_bytes=1 << 26, replicas=1, known=None)
+        commit = GroupCommit(queue, Sealer("s" * 32), partitions=1, catalogue="c", inbox="")
+        loop = asyncio.get_running_loop()
+        accepted: list[asyncio.Future[None]] = []
+
+        def come() -> None:
+            accepted.append(commit.accept(Rename(b"%16d" % len(accepted), "ann", "Ann", "user:ann")))
+            if len(accepted) < 10:
+                loop.call_soon(come)
+
+        running = asyncio.create_task(commit.run())
+        come()
+        await asyncio.wait(accepted[:1])
+        assert (await queue.state()).last == 1
+        assert all(one.done() for one in accepted)
+        assert len(accepted) == 10
+        running.cancel()
+        await asyncio.wait([running])
 
 
 async def test_a_change_makes_one_frame_and_one_that_nobody_sees_makes_none(deployment: Deployment) -> None:

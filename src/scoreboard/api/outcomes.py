@@ -18,7 +18,7 @@ from scoreboard.model import Outcome
 logger = logging.getLogger(__name__)
 
 WAITING = 50_000  # updates a process whose outcome is awaited: about 40 MB, 50 full batches
-REMEMBERED = 100_000  # accepted events a process: about 20 MB
+REMEMBERED = 100_000  # accepted events a process, the latest, and up to as many before them: 20 to 40 MB
 
 
 class Outcomes:
@@ -83,7 +83,7 @@ class Outcomes:
     def remember(self, event_id: bytes, user: str) -> None:
         """This event was accepted here."""
         self._accepted[event_id] = user
-        if len(self._accepted) >= REMEMBERED // 2:
+        if len(self._accepted) >= REMEMBERED:
             self._accepted, self._accepted_before = {}, self._accepted
 
     def accepted(self, event_id: bytes) -> str | None:

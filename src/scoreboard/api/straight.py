@@ -28,6 +28,7 @@ HEADS = 10_000  # heads that are kept: 5 MB, and 25 if all of them are as long a
 KEPT_BYTES = 2 * 1024  # of a head that is kept
 END = b"\r\n\r\n"  # of a head
 _LENGTH = b"ength: "
+_NAME = b"\r\ncontent-l"
 
 
 class _Unheard:
@@ -76,7 +77,8 @@ class Handler(Protocol):
     def read(self, headers: Mapping[bytes, bytes]) -> Any:
         """What a head says, from the headers that a handler may look at; ``None``: it is the application's.
 
-        It is kept without the head, so it must hold no credential, and nothing that holds only now.
+        It is kept without the head, so it must hold no credential, nothing that holds only now, and nothing
+        of how long the body is.
         """
 
     def __call__(self, request: Request) -> bool:
@@ -125,7 +127,7 @@ class Straight:
             length == len(request.body)
             and piece[end:] == request.body
             and piece.count(b"\n", 0, end) == piece.count(b"\r\n", 0, end)
-            and (len(named) == end or b"\r\ncontent-length: \r\n" in named.lower())
+            and (len(named) == end or piece.partition(_LENGTH)[0].lower().endswith(_NAME))
         ):
             if len(self._heads) >= HEADS:
                 del self._heads[next(iter(self._heads))]  # the oldest

@@ -24,7 +24,7 @@ local ranking, users = keys_of(generation)
 -- Does a come after b? Byte by byte, as in the sorted set: Lua's own "<" follows the server's locale.
 local function follows(a, b)
   for i = 1, math.min(#a, #b) do
-    local x, y = string.byte(a, i), string.byte(b, i)
+    local x, y = byte(a, i), byte(b, i)
     if x ~= y then return x > y end
   end
   return #a > #b
@@ -102,8 +102,8 @@ end
 local function states()
   local positions, whole = {}, redis.call('HGETALL', meta)
   for i = 1, #whole, 2 do
-    if string.find(whole[i], '^upto:') then
-      positions[#positions + 1] = string.sub(whole[i], 6)
+    if find(whole[i], '^upto:') then
+      positions[#positions + 1] = sub(whole[i], 6)
       positions[#positions + 1] = whole[i + 1]
     end
   end

@@ -14,16 +14,16 @@ local function start_over(generation)
   if generation then forget(generation) end
   redis.call('HDEL', meta, 'generation')
   for _, field in ipairs(redis.call('HKEYS', meta)) do
-    if string.find(field, '^upto:') or string.find(field, '^chain:') then redis.call('HDEL', meta, field) end
+    if find(field, '^upto:') or find(field, '^chain:') then redis.call('HDEL', meta, field) end
   end
 end
 
 -- A position that no script has written would stay for ever, for nothing that is written is beyond it.
 local function drop_damaged_positions()
   for _, field in ipairs(redis.call('HKEYS', meta)) do
-    if string.find(field, '^upto:') then
+    if find(field, '^upto:') then
       local value = redis.call('HGET', meta, field)
-      if not string.find(field, '^upto:%d+$') or #value ~= WIDTH or string.find(value, '%D') then
+      if not find(field, '^upto:%d+$') or #value ~= WIDTH or find(value, '%D') then
         redis.call('HDEL', meta, field)
       end
     end

@@ -13,10 +13,10 @@ local sub, find, byte = string.sub, string.find, string.byte
 local FIELD, LINE = '\31', '\30'  -- between fields and lines; no user id or name holds a control character
 
 local meta = KEYS[1]
-local base = string.sub(meta, 1, -5)  -- without "meta"
+local base = sub(meta, 1, -5)  -- without "meta"
 local shape, mode = ARGV[1], ARGV[2]
-local ascending = string.find(shape, ':asc:', 1, true) ~= nil
-local stepped = string.find(shape, ':steps', 1, true) ~= nil
+local ascending = find(shape, ':asc:', 1, true) ~= nil
+local stepped = find(shape, ':steps', 1, true) ~= nil
 
 local function keys_of(generation)
   local name = base .. generation
@@ -69,7 +69,7 @@ end
 local function values_of(users, members)
   if #members == 0 then return {} end
   local names = {}
-  for n, member in ipairs(members) do names[n] = string.sub(member, WIDTH + 1) end
+  for n, member in ipairs(members) do names[n] = sub(member, WIDTH + 1) end
   return redis.call('HMGET', users, unpack(names))
 end
 

@@ -75,8 +75,8 @@ local function show(generation, top, at, channel, epoch)
     redis.call('HSET', meta, 'epoch', epoch, 'seq', 0)
   else
     local frame = redis.call('HGET', meta, 'frame')
-    local from = frame and string.find(frame, LINE, 1, true)
-    if frame and text == (from and string.sub(frame, from) or '') then return end
+    local from = frame and find(frame, LINE, 1, true)
+    if frame and text == (from and sub(frame, from) or '') then return end
     epoch = redis.call('HGET', meta, 'epoch')
   end
   local seq = string.format('%.0f', redis.call('HINCRBY', meta, 'seq', 1))

@@ -2,7 +2,9 @@
 
 On a shared machine whatever else runs on a core's other thread takes half of it, without being seen: the same
 work then takes 1.6 times the processor time, for seconds or for hours. So each figure says how much longer
-this loop took meanwhile than it does at its best. As a program it prints one sample a line.
+this loop took meanwhile than the fastest hundredth of all its runs. It is a sign, not a measure: a core that
+has to wake up for the loop runs it slower by a fifth than one that is awake. As a program it prints one
+sample a line.
 """
 
 from __future__ import annotations
@@ -19,11 +21,11 @@ from threading import Thread
 
 from machine import HERE, ended, start
 
-EVERY_SECONDS = 0.02  # one loop of a tenth of a millisecond: half a percent of one processor
+EVERY_SECONDS = 0.02  # two loops of some 50 µs: half a percent of one processor
 BEST = 0.01  # what this share of all samples stays below is the best
 
 
-class Pace:
+class Speed:
     """The samples so far."""
 
     def __init__(self) -> None:
@@ -33,7 +35,7 @@ class Pace:
     @contextmanager
     def sampled(self) -> Iterator[None]:
         """Samples come in while the block runs."""
-        with ended(start(None, sys.executable, HERE / "pace.py")) as process:
+        with ended(start(None, sys.executable, HERE / "speed.py")) as process:
             out = process.stdout
             assert out is not None
 
@@ -57,9 +59,9 @@ class Pace:
         return sorted(self._took)[int(len(self._took) * BEST)] if self._took else math.nan
 
     def slowness(self, began: float, end: float) -> float:
-        """How many times its best the loop took between two moments (``time.monotonic``)."""
+        """How many times its best the loop took between two moments; not a number if it never ran then."""
         within = self._took[bisect_left(self._moments, began) : bisect_left(self._moments, end)]
-        return sum(within) / len(within) / self.best
+        return sum(within) / len(within) / self.best if within else math.nan
 
 
 def _loop() -> int:
