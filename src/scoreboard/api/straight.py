@@ -26,9 +26,9 @@ BODY_BYTES = 4 * 1024
 """Of a request of the straight way."""
 HEADS = 10_000  # heads that are kept: 5 MB, and 25 if all of them are as long as may be
 KEPT_BYTES = 2 * 1024  # of a head that is kept
-END = b"\r\n\r\n"  # of a head
-_LENGTH = b"ength: "
-_NAME = b"\r\ncontent-l"
+_END = b"\r\n\r\n"  # of a head
+_LENGTH = b"ength: "  # of Content-Length, whichever way its capitals are written
+_NAME = b"\r\ncontent-l"  # what must stand before it
 
 
 class _Unheard:
@@ -104,7 +104,7 @@ class Straight:
     def known(self, piece: bytes) -> tuple[Head, bytes] | None:
         """The head and the body, if this is one whole request and its head has come before.
 
-        Before its body may have been of another length. A head is known by its SHA-256: nothing else is kept.
+        Its body may have been of another length then. A head is known by its SHA-256: nothing else is kept.
         """
         if (cut := _cut(piece)) is None:
             return None
@@ -139,8 +139,8 @@ def _cut(piece: bytes) -> tuple[bytes, int, int] | None:
 
     Only if that was ``Content-Length`` is the rest kept, and what comes later has the same name there.
     """
-    end = piece.find(END) + len(END)
-    if not len(END) <= end <= KEPT_BYTES:
+    end = piece.find(_END) + len(_END)
+    if not len(_END) <= end <= KEPT_BYTES:
         return None
     at = piece.find(_LENGTH, 0, end) + len(_LENGTH)
     if at < len(_LENGTH):

@@ -25,7 +25,7 @@ end
 -- Answers the users whose rows were taken.
 local function write(generation, first)
   local ranking, users, steps = keys_of(generation)
-  local changed, count = {}, 0  -- how many there are in each list is counted: # takes longer than all else
+  local changed, count = {}, 0  -- each list's length is counted: # searches for its end each time
   for start = first, #ARGV, 2 * CHUNK do
     local names, last = {}, math.min(start + 2 * CHUNK, #ARGV) - 1
     for i = start, last, 2 do names[(i - start) / 2 + 1] = ARGV[i] end
