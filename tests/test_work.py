@@ -19,6 +19,7 @@ import pytest
 
 from deployment import Deployment, frame, frame_with, submit, until, watching
 from plain_board import board_on, row, running, told
+from scoreboard import group_commit
 from scoreboard.envelope import Sealer
 from scoreboard.group_commit import GroupCommit
 from scoreboard.model import Rename
@@ -115,6 +116,31 @@ async def test_what_comes_with_each_turn_of_the_loop_takes_one_publish(deploymen
         assert (await queue.state()).last == 1
         assert all(one.done() for one in accepted)
         assert len(accepted) == 10
+        running.cancel()
+        await asyncio.wait([running])
+
+
+async def test_an_envelope_does_not_wait_while_more_and_more_comes(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(group_commit, "ENTRIES", group_commit.WAITING_ENTRIES * 2)  # it is never full
+    publishing, publish = asyncio.Event(), Queue.publish
+
+    async def noted(self: Queue, partition: int, body: bytes) -> int:
+        publishing.set()
+        return await publish(self, partition, body)
+
+    monkeypatch.setattr(Queue, "publish", noted)
+    async with Queue.open(deployment.environment.queue, deployment.name, "test") as queue:
+        await queue.ensure(partitions=1, max_bytes=1 << 26, replicas=1, known=None)
+        commit = GroupCommit(queue, Sealer("s" * 32), partitions=1, catalogue="c", inbox="")
+        running = asyncio.create_task(commit.run())
+        accepted: list[asyncio.Future[None]] = []
+        while not publishing.is_set():
+            accepted.append(commit.accept(Rename(b"%16d" % len(accepted), "ann", "Ann", "user:ann")))
+            await asyncio.sleep(0)
+        await asyncio.wait(accepted)
+        assert all(one.exception() is None for one in accepted)
         running.cancel()
         await asyncio.wait([running])
 
