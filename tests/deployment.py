@@ -8,7 +8,8 @@ import secrets
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -21,6 +22,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from scoreboard.app import Settings, serve, work
 from scoreboard.auth.key_acts import create_key
 from scoreboard.auth.tokens import local_token
+from scoreboard.board import Board
 from scoreboard.config import Config, Environment, RateLimits
 from scoreboard.database import Database
 from scoreboard.engines import Urls
@@ -81,9 +83,11 @@ class Deployment:
             yield client
 
     @asynccontextmanager
-    async def working(self) -> AsyncIterator[None]:
-        """A worker's work, in this loop."""
+    async def working(self, *, built: bool = True) -> AsyncIterator[None]:
+        """A worker's work, in this loop. ``built``: boards, too; no outcome waits for that."""
         async with _running(lambda stop: work(self.settings, stop, asyncio.Event())):
+            if built:
+                await self.boards_are_built()
             yield
 
     @asynccontextmanager
@@ -130,6 +134,18 @@ class Deployment:
         other.config = config
         other.settings = Settings(config=config, environment=self.environment)
         return other
+
+    async def boards_are_built(self) -> None:
+        """Wait until a worker has built all boards."""
+        async with Database.open(self.database_url) as database, AsyncExitStack() as stack:
+            board = Board(self.environment.board, self.config, await database.identity())
+            stack.push_async_callback(board.close)
+            for name in self.config.boards:
+                await until(partial(self._is_built, board, name))
+
+    @staticmethod
+    async def _is_built(board: Board, name: str) -> bool:
+        return await board.position(name) is not None
 
     async def close(self) -> None:
         """Remove the database."""

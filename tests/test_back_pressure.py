@@ -267,7 +267,7 @@ def figure(figures: str, series: str) -> float:
 async def test_without_the_board_everything_goes_on_but_ranks(deployment: Deployment) -> None:
     nowhere = msgspec.structs.replace(deployment.environment, board_url="redis://127.0.0.1:1/0")
     deployment.settings = msgspec.structs.replace(deployment.settings, environment=nowhere)
-    async with deployment.working(), deployment.serving() as client:
+    async with deployment.working(built=False), deployment.serving() as client:
         answer = await submit(client, "ann", "point:1")
         assert answer.json()["boards"]["main"] == {"score": 1, "rank": None, "previousRank": None}
         engines = (await client.get("/health/ready")).json()["engines"]

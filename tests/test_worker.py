@@ -155,7 +155,7 @@ async def test_a_worker_that_cannot_begin_tells_what_waits(deployment: Deploymen
         async def told() -> bool:
             return bool(waiting._value.get() > 0)
 
-        async with deployment.working():
+        async with deployment.working(built=False):
             await until(told)
 
 
@@ -250,6 +250,7 @@ async def test_roles_apart_do_what_they_do_together(deployment: Deployment, tmp_
                 return False
 
         await until(both_ready)
+        await deployment.boards_are_built()
         async with watching(screen) as socket:
             assert (await submit(door, "ann", "point:1")).json()["boards"]["main"]["rank"] == 1
             await frame_with(socket, [("ann", 1)])
