@@ -30,7 +30,8 @@ from scoreboard.envelope import Sealer
 from scoreboard.errors import QueueFull, Unavailable
 from scoreboard.group_commit import RETRY_MOST, WAITING_ENTRIES, GroupCommit
 from scoreboard.model import Rename
-from scoreboard.queue import PUBLISH_SECONDS, Queue
+from scoreboard.queue import Queue
+from scoreboard.queue.publishing import PUBLISH_SECONDS
 
 HEAL_SECONDS = 10.0
 SLACK_SECONDS = 0.5  # what a machine that is busy with other things may add

@@ -15,12 +15,11 @@ import pytest
 from deployment import Deployment, bearer, free_port, is_live, submit, until
 from foreign import SYNCING, TELLING, nats_configured, nats_server
 from processes import run, settings_of, started
-from scoreboard import queue as queue_module
 from scoreboard.api.health import ASK_SECONDS
 from scoreboard.database import Database
 from scoreboard.durability import gate
 from scoreboard.errors import ConfigurationError
-from scoreboard.queue import Queue
+from scoreboard.queue import Queue, server
 
 ROOT = Path(__file__).parent.parent
 # One whose permissions end at our own subjects: to ask gets no answer at all.
@@ -77,7 +76,7 @@ async def test_a_queue_is_believed_to_sync_only_if_it_says_so(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     if settings is CLOSED:
-        monkeypatch.setattr(queue_module, "ANSWER_SECONDS", 0.3)  # there will be none
+        monkeypatch.setattr(server, "ANSWER_SECONDS", 0.3)  # there will be none
     async with nats_server(tmp_path, jetstream, settings) as (url, _):
         said = await flaws(deployment, url)
     assert flaw in said

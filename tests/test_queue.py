@@ -11,12 +11,13 @@ import nats
 import pytest
 
 from deployment import SECONDS, Deployment
-from scoreboard import queue as queues
 from scoreboard.envelope import ENTRIES, ENTRY_BYTES, NotOurs, Sealer, encode_entry
 from scoreboard.errors import LogMismatch, QueueFull, Unavailable
 from scoreboard.group_commit import WAITING_ENTRIES, GroupCommit, partition_of
 from scoreboard.model import Entry, Rename, Update
-from scoreboard.queue import READ_AHEAD, Logged, Queue, State
+from scoreboard.queue import Logged, Queue, State
+from scoreboard.queue.reading import READ_AHEAD
+from scoreboard.queue.server import translated
 
 SECRET = "a secret of this test, long enough for it"
 
@@ -245,7 +246,7 @@ async def test_a_cancellation_that_the_client_swallows_still_ends_the_task() -> 
     began = asyncio.Event()
 
     async def asking() -> None:
-        with queues._translated():
+        with translated():
             began.set()
             with suppress(asyncio.CancelledError):  # as the client does while it flushes
                 await asyncio.Event().wait()

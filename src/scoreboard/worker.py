@@ -34,7 +34,8 @@ from scoreboard.envelope import NotOurs, Sealer
 from scoreboard.errors import Fenced, Unavailable, heed_cancellation
 from scoreboard.ledger import Batch, Position, Terms
 from scoreboard.model import PLACES, Accepted, Result
-from scoreboard.queue import READ_AHEAD, Logged, Queue
+from scoreboard.queue import Logged, Queue
+from scoreboard.queue.reading import READ_AHEAD
 from scoreboard.refresh import Refresher
 from scoreboard.rules import rules_of
 from scoreboard.trimming import Trimmer

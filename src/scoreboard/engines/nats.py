@@ -22,7 +22,8 @@ from scoreboard.engines.folder import Kept, write_private
 from scoreboard.engines.process import Leftovers, Process
 from scoreboard.engines.server import LOOPBACK, STOP_SECONDS, Server, file_of, password, port
 from scoreboard.errors import Unavailable
-from scoreboard.queue import ASKED, Queue
+from scoreboard.queue import Queue
+from scoreboard.queue.server import ASKED
 
 logger = logging.getLogger(__name__)
 
