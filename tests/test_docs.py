@@ -21,6 +21,7 @@ import scoreboard
 from deployment import SECONDS
 from processes import Program, environment, started
 from scoreboard import cli, config, issuers
+from scoreboard.config.places import URLS
 from scoreboard.errors import PROBLEMS
 from scoreboard.live import inbound, watcher
 from scoreboard.model import event_id_of_action
@@ -46,7 +47,7 @@ TEXTS = [
 ]
 SERVED = "http://127.0.0.1:8000"  # where the documents suppose that it serves
 CODE = r"`([^`]+)`"
-VALUES = {f"SCOREBOARD_{name.upper()}": example for name, (_, example) in config._URLS.items()}
+VALUES = {f"SCOREBOARD_{name.upper()}": example for name, (_, example) in URLS.items()}
 
 
 def text_of(name: str) -> str:

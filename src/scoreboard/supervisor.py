@@ -176,7 +176,7 @@ class _Everything:
         await self._engines.stop()
 
     def _env(self, urls: Urls, secret: str) -> dict[str, str]:
-        # The one place besides config.py that touches the environment: not to read a setting, but because
+        # The one place besides config/ that touches the environment: not to read a setting, but because
         # a child gets ours (PATH, HOME, proxies, what an issuer's secret_env names), with its own on top.
         env = {name: value for name, value in os.environ.items() if name != "SCOREBOARD_CONFIG"}
         env |= {
