@@ -9,7 +9,7 @@ import uvloop
 from servers import serve_app
 
 from scoreboard.api.deadlines import PAUSE_SECONDS
-from scoreboard.app import HEADERS
+from scoreboard.app.serving import HEADERS
 from scoreboard.listening import listen
 
 

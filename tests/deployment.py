@@ -1,4 +1,4 @@
-"""A deployment in the test's own event loop: the real roles, wired by ``app.py``, on the real engines."""
+"""A deployment in the test's own event loop: the real roles, wired by ``app/``, on the real engines."""
 
 from __future__ import annotations
 

@@ -15,7 +15,8 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from scoreboard import app, ledger, roles, supervisor
+from scoreboard import ledger, roles, supervisor
+from scoreboard.app import __main__ as app
 from scoreboard.board import Batch, Board, Ranks
 from scoreboard.board.form import USERS, WIDTH, entry
 from scoreboard.book import Applied, Book

@@ -13,7 +13,7 @@ The flow, and where each stage lives::
     live/        WebSocket fan-out of the newest frame
     web/         the page and its scripts
 
-Around the flow: ``config/`` reads files and environment, ``app.py`` wires a role together,
+Around the flow: ``config/`` reads files and environment, ``app/`` wires a role together,
 ``engines/`` and ``supervisor.py`` run everything on one machine, ``cli/`` is the command.
 """
 

@@ -182,7 +182,7 @@ class Top:
 
 
 def user_in_path(request: Request[Any, Any, Any], given: str) -> str:
-    """The user id of a path, as it was sent (``app.py`` keeps it); percent-decoded once, never normalised."""
+    """The user id of a path, as sent (``application.py`` keeps it); decoded once, never normalised."""
     try:
         raw: bytes = request.scope.get("user_id", given.encode())  # type: ignore[assignment]
         return raw.decode()

@@ -1,4 +1,4 @@
-"""What the handlers of one process work with. ``app.py`` puts it together."""
+"""What the handlers of one process work with. ``app/serving.py`` puts it together."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """What is written and what became of it: updates, events and names, as documented handlers.
 
-``POST /update-score`` is answered before the framework (``app.py``); its handler here calls the same
+``POST /update-score`` is answered before the framework (``application.py``); its handler here calls the same
 function, so that it is documented like the others and works the same when reached another way. Bodies are
 read and parsed strictly by us; ``docs.py`` adds them to the documentation.
 """
