@@ -33,8 +33,9 @@ from scoreboard.database import Database
 from scoreboard.engines import engines
 from scoreboard.envelope import Sealer
 from scoreboard.errors import BoardUnavailable
+from scoreboard.event_ids import event_id_of_action
 from scoreboard.group_commit import GroupCommit
-from scoreboard.model import PLACES, Update, event_id_of_action
+from scoreboard.model import PLACES, Update
 from scoreboard.queue import Queue
 
 BOARD = "main"

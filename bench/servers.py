@@ -29,7 +29,8 @@ from scoreboard.board import Board
 from scoreboard.config import Config
 from scoreboard.listening import listen
 from scoreboard.live import protocol, raise_file_limit
-from scoreboard.model import Frame, Line, text_of_time
+from scoreboard.model import Frame, Line
+from scoreboard.texts import text_of_time
 
 NAMES = ("Ada", "Grace", "Edsger", "Barbara", "Donald", "Frances", "Ken", "Radia", "Tony", "Leslie")
 TOP = tuple(Line(n, f"user-{n:04}", f"{name} of the board", 10_000 - n) for n, name in enumerate(NAMES, 1))

@@ -18,7 +18,8 @@ from scoreboard import adoption, config
 from scoreboard.app import ensure_log
 from scoreboard.database import Database, connect
 from scoreboard.errors import EngineError, LogMismatch, Unavailable
-from scoreboard.model import PLACES, Row, Scope, event_id_of_action
+from scoreboard.event_ids import event_id_of_action
+from scoreboard.model import PLACES, Row, Scope
 from scoreboard.queue import Queue, State
 from test_worker import accept, audit
 

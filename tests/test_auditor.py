@@ -21,7 +21,8 @@ from scoreboard import refresh
 from scoreboard.board import Batch, Board
 from scoreboard.config import Config, load
 from scoreboard.database import Database
-from scoreboard.model import Frame, event_id_of_action
+from scoreboard.event_ids import event_id_of_action
+from scoreboard.model import Frame
 
 SERVICE = [("ann", "win:1"), ("bob", "win:2"), ("cy", "point:3"), ("ann", "point:4"), ("cy", "probe:5")]
 OWN = [("ann", f"daily:{n}") for n in range(4)] + [("bob", "first:1"), ("bob", "first:2")]

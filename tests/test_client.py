@@ -16,7 +16,7 @@ from deployment import SECONDS, Deployment, submit
 from gate import Gate, gate
 from scoreboard.client import Client, Receipt, Refused, Unreachable
 from scoreboard.config import Config
-from scoreboard.model import event_id_of_action
+from scoreboard.event_ids import event_id_of_action
 
 T = TypeVar("T")
 BUSY = (

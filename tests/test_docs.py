@@ -23,8 +23,8 @@ from processes import Program, environment, started
 from scoreboard import cli, config, issuers
 from scoreboard.config.places import URLS
 from scoreboard.errors import PROBLEMS
+from scoreboard.event_ids import event_id_of_action
 from scoreboard.live import inbound, watcher
-from scoreboard.model import event_id_of_action
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = sorted(

@@ -32,8 +32,9 @@ from scoreboard.auth.policy import Policy
 from scoreboard.config import Action, Auth, Config, RateLimits
 from scoreboard.database import Database
 from scoreboard.errors import ConfigurationError, Problem
+from scoreboard.event_ids import event_id_of_grant
 from scoreboard.issuers import Issuer
-from scoreboard.model import Principal, Scope, event_id_of_grant
+from scoreboard.model import Principal, Scope
 from scoreboard.rates import Rates
 from signing import Signer, part
 from test_update_score import problem

@@ -26,8 +26,9 @@ from scoreboard.auth.key_acts import create_key, revoke_key
 from scoreboard.config import Action, Auth, Config, RateLimits
 from scoreboard.database import Database
 from scoreboard.envelope import Sealer, encode_entry
+from scoreboard.event_ids import event_id_of_action
 from scoreboard.issuers import Issuer
-from scoreboard.model import Amend, Entry, Mark, Scope, Update, Verdict, event_id_of_action
+from scoreboard.model import Amend, Entry, Mark, Scope, Update, Verdict
 from signing import Signer, part
 from test_update_score import problem
 

@@ -19,8 +19,9 @@ from scoreboard.book import Applied, Memory
 from scoreboard.database import STATEMENTS, Database, connect
 from scoreboard.dead_letters import DeadLetter
 from scoreboard.errors import Fenced, LogMismatch
+from scoreboard.event_ids import event_id_of_action
 from scoreboard.ledger import Batch, Terms
-from scoreboard.model import PLACES, SCORE_LIMIT, Accepted, Entry, Rename, Settle, Update, event_id_of_action
+from scoreboard.model import PLACES, SCORE_LIMIT, Accepted, Entry, Rename, Settle, Update
 from scoreboard.queue import State
 
 BOARDS = ("main", "wins")

@@ -12,8 +12,8 @@ import pytest
 
 from deployment import Deployment, bearer, free_port, is_live, submit, until
 from processes import settings_of, started
+from scoreboard.event_ids import event_id_of_action
 from scoreboard.group_commit import GroupCommit
-from scoreboard.model import event_id_of_action
 
 ID = "0e59b7a8-4d0c-80f3-bbd1-d81d774f4e94"
 

@@ -17,7 +17,8 @@ from processes import command, settings_of, started
 from scoreboard.auth.key_acts import create_key
 from scoreboard.config import Action, Board, Config, Quarantine, Queue
 from scoreboard.database import Database
-from scoreboard.model import SCORE_LIMIT, Scope, event_id_of_action
+from scoreboard.event_ids import event_id_of_action
+from scoreboard.model import SCORE_LIMIT, Scope
 
 ACTIONS = {
     "point": Action(points=1),

@@ -18,8 +18,9 @@ from scoreboard.board import Board
 from scoreboard.config import Action, Config, Quarantine
 from scoreboard.config import Board as BoardSettings
 from scoreboard.database import Database, connect
+from scoreboard.event_ids import event_id_of_action
 from scoreboard.ledger import Batch, Terms
-from scoreboard.model import PLACES, Accepted, Amend, Entry, Mark, Update, Verdict, event_id_of_action
+from scoreboard.model import PLACES, Accepted, Amend, Entry, Mark, Update, Verdict
 from scoreboard.queue import State
 from scoreboard.rules import rules_of
 

@@ -27,8 +27,9 @@ from scoreboard.config import Action, Config
 from scoreboard.database import Database, translated
 from scoreboard.envelope import Sealer, encode_entry
 from scoreboard.errors import BadData, DatabaseUnavailable, Fenced
+from scoreboard.event_ids import event_id_of_action
 from scoreboard.group_commit import partition_of
-from scoreboard.model import PLACES, SCORE_LIMIT, Accepted, Entry, Rename, Scope, Update, event_id_of_action
+from scoreboard.model import PLACES, SCORE_LIMIT, Accepted, Entry, Rename, Scope, Update
 from scoreboard.verify import differences_of
 from test_adoption import adopt, divided, jetstream
 

@@ -19,8 +19,9 @@ from deployment import Deployment, bearer, submit, until
 from scoreboard.api import outcomes
 from scoreboard.api.update_score import wait_of
 from scoreboard.config import Action, Auth, Board, Config
+from scoreboard.event_ids import event_id_of_action
 from scoreboard.issuers import Issuer
-from scoreboard.model import Scope, event_id_of_action
+from scoreboard.model import Scope
 
 SIGNER = Ed25519PrivateKey.generate()
 PEM = SIGNER.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()

@@ -22,7 +22,8 @@ from scoreboard.board import Board
 from scoreboard.database import LOCK_CLASS, Database
 from scoreboard.envelope import Sealer, encode_entry
 from scoreboard.errors import Unavailable
-from scoreboard.model import Outcome, Result, Update, event_id_of_action
+from scoreboard.event_ids import event_id_of_action
+from scoreboard.model import Outcome, Result, Update
 from scoreboard.queue import Queue
 from scoreboard.refresh import ADVANCE_SECONDS
 from scoreboard.verify import differences_of

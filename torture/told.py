@@ -13,7 +13,8 @@ from uuid import UUID
 
 from msgspec import Struct
 
-from scoreboard.model import Frame, event_id_of_action
+from scoreboard.event_ids import event_id_of_action
+from scoreboard.model import Frame
 
 Kind = Literal["lost", "doubled", "drift", "limit", "answer", "frame", "healing"]
 

@@ -22,8 +22,8 @@ from scoreboard.auth.key_acts import operator
 from scoreboard.config import Config
 from scoreboard.database import LOCK_CLASS, STATEMENTS, Database
 from scoreboard.errors import EngineError
-from scoreboard.model import text_of_time
 from scoreboard.queue import Queue, State
+from scoreboard.texts import text_of_time
 
 if TYPE_CHECKING:
     from scoreboard.database import Connection

@@ -32,8 +32,8 @@ from scoreboard.model import (
     Result,
     Row,
     Verdict,
-    text_of_time,
 )
+from scoreboard.texts import text_of_time
 
 if TYPE_CHECKING:
     from scoreboard.database import Connection

@@ -28,8 +28,8 @@ from scoreboard.auth.key_acts import operator
 from scoreboard.database import LOCK_CLASS, MIGRATION_LOCK, STATEMENTS, Database, migrate, translated
 from scoreboard.errors import BadBackup, BadData, EngineError
 from scoreboard.files import appearing
-from scoreboard.model import text_of_time
 from scoreboard.progress import bar
+from scoreboard.texts import text_of_time
 
 if TYPE_CHECKING:
     from scoreboard.database import Connection

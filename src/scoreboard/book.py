@@ -13,19 +13,9 @@ from datetime import datetime
 from asyncpg.pgproto.pgproto import UUID
 from msgspec import Struct
 
-from scoreboard.model import (
-    SCORE_LIMIT,
-    Accepted,
-    BoardChange,
-    Mark,
-    Outcome,
-    Rename,
-    Result,
-    Row,
-    Update,
-    text_of_time,
-)
+from scoreboard.model import SCORE_LIMIT, Accepted, BoardChange, Mark, Outcome, Rename, Result, Row, Update
 from scoreboard.rules import Count, Refusal, Rules
+from scoreboard.texts import text_of_time
 
 LOOK_UPS = 100  # batches without an event that was decided before, until none is expected any more
 REMEMBERED = 50_000  # users, and places, that an applying session remembers: about 30 MB

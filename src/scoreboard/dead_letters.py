@@ -31,17 +31,8 @@ from scoreboard.database import STATEMENTS, Database, translated
 from scoreboard.envelope import decode_entry, encode_entry
 from scoreboard.errors import BadData, ScoreboardError
 from scoreboard.group_commit import partition_of
-from scoreboard.model import (
-    Accepted,
-    Entry,
-    Mark,
-    Outcome,
-    Rename,
-    Result,
-    Settle,
-    Update,
-    text_of_time,
-)
+from scoreboard.model import Accepted, Entry, Mark, Outcome, Rename, Result, Settle, Update
+from scoreboard.texts import text_of_time
 
 if TYPE_CHECKING:
     from scoreboard.database import Connection

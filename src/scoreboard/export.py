@@ -18,7 +18,7 @@ import msgspec
 
 from scoreboard.config import Board
 from scoreboard.database import CHUNK_ROWS, SORT_MEMORY, STATEMENTS, WHOLE_SECONDS, Database
-from scoreboard.model import text_of_time
+from scoreboard.texts import text_of_time
 
 LEDGER = (
     *("acceptNo", "eventId", "at", "userId", "type", "reference", "points", "boards", "principal"),

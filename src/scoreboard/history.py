@@ -17,7 +17,8 @@ from scoreboard import amending
 from scoreboard.amending import Trial
 from scoreboard.auth.key_acts import TEMPORARY
 from scoreboard.database import STATEMENTS, Database
-from scoreboard.model import Amend, Mark, text_of_time
+from scoreboard.model import Amend, Mark
+from scoreboard.texts import text_of_time
 
 END = 2**53 - 1
 """After every number of the ledger; the largest that JSON holds, for it is shown (10^13 envelopes)."""

@@ -7,10 +7,10 @@ Why each event counts exactly once:
 1. The cursor moves from the batch's predecessor to its last message in the same transaction as everything
    the batch does. If another worker was there first the ``UPDATE`` finds no row: ``Fenced``, and nothing of
    this batch happened. So each message is applied by one committed transaction.
-2. An event's id follows from who did what (model.py) and is the ledger's primary key. While no event comes
-   twice, it is that key alone which says so: a batch with an event that was there before is rolled back, and
-   applied with each event looked up before it is judged, and so are the batches after it. So a message that
-   says again what another one said has no second effect.
+2. An event's id follows from who did what (event_ids.py) and is the ledger's primary key. While no event
+   comes twice, it is that key alone which says so: a batch with an event that was there before is rolled
+   back, and applied with each event looked up before it is judged, and so are the batches after it. So a
+   message that says again what another one said has no second effect.
 3. Totals are written as absolute values, read and written under the cursor's row lock. All events of a user
    are in one partition, so nobody else changes them meanwhile.
 

@@ -15,7 +15,8 @@ from time import monotonic
 from scoreboard import metrics
 from scoreboard.config import RateLimits
 from scoreboard.errors import Problem
-from scoreboard.model import Principal, rate_of
+from scoreboard.model import Principal
+from scoreboard.texts import rate_of
 
 _ROW_BITS = 16
 PLACES = 1 << _ROW_BITS

@@ -16,7 +16,8 @@ from scoreboard.auth import Auth
 from scoreboard.auth.policy import insufficient
 from scoreboard.errors import Problem
 from scoreboard.group_commit import GroupCommit
-from scoreboard.model import Amend, Mark, Outcome, Principal, Scope, Settle, flaw_of_line
+from scoreboard.model import Amend, Mark, Outcome, Principal, Scope, Settle
+from scoreboard.texts import flaw_of_line
 
 WAIT_SECONDS = 10.0
 

@@ -16,7 +16,7 @@ from scoreboard.api.services import Services
 from scoreboard.api.updates import parse_profile
 from scoreboard.auth.tokens import local_token
 from scoreboard.errors import Problem
-from scoreboard.model import flaw_of_name
+from scoreboard.texts import flaw_of_name
 
 VISIT_SECONDS = 3600
 

@@ -1,6 +1,6 @@
 """The forms of fields, as the documentation shows them.
 
-Nothing is refused for them: ``model.py`` and ``auth/policy.py`` judge, each update of a batch alone. What a
+Nothing is refused for them: ``texts.py`` and ``auth/policy.py`` judge, each update of a batch alone. What a
 JSON Schema cannot say stands in words: that characters must be visible, and how many bytes they may take.
 """
 
@@ -10,13 +10,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from scoreboard.model import (
-    KEY_ID_PATTERN,
-    NAME_CHARACTERS,
-    TYPE_PATTERN,
-    UNIQUE_PATTERN,
-    USER_ID_CHARACTERS,
-)
+from scoreboard.texts import KEY_ID_PATTERN, NAME_CHARACTERS, TYPE_PATTERN, UNIQUE_PATTERN, USER_ID_CHARACTERS
 
 _VISIBLE = r"^\S(.*\S)?$"
 _JWT = r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+"

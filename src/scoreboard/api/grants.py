@@ -21,7 +21,8 @@ from scoreboard.api.services import Services
 from scoreboard.auth.grants import DEFAULT_SECONDS, LIFETIME_SECONDS, new_grant
 from scoreboard.auth.policy import insufficient
 from scoreboard.errors import Problem
-from scoreboard.model import Scope, flaw_of_user_id, seconds_of, text_of_time
+from scoreboard.model import Scope
+from scoreboard.texts import flaw_of_user_id, seconds_of, text_of_time
 
 
 class GrantRequest(Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):

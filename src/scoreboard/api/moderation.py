@@ -33,14 +33,8 @@ from scoreboard.api.responses import WHO, WRITE, problems
 from scoreboard.api.services import Services
 from scoreboard.errors import DatabaseUnavailable, Problem
 from scoreboard.history import Act, Held, History
-from scoreboard.model import (
-    KEY_ID_PATTERN,
-    Amend,
-    Mark,
-    Principal,
-    Verdict,
-    flaw_of_user_id,
-)
+from scoreboard.model import Amend, Mark, Principal, Verdict
+from scoreboard.texts import KEY_ID_PATTERN, flaw_of_user_id
 
 ROWS = 1_000  # a page at most
 READS = problems(*WHO, "insufficient_scope", "invalid_field", "unavailable")

@@ -34,14 +34,8 @@ from scoreboard.api.update_score import (
     wait_of,
 )
 from scoreboard.errors import Problem
-from scoreboard.model import (
-    Outcome,
-    Rename,
-    Scope,
-    flaw_of_name,
-    flaw_of_user_id,
-    text_of_time,
-)
+from scoreboard.model import Outcome, Rename, Scope
+from scoreboard.texts import flaw_of_name, flaw_of_user_id, text_of_time
 
 QUEUE = ("queue_full", "unavailable")
 Prefer = Annotated[

@@ -21,7 +21,9 @@ from scoreboard.auth.tokens import LOCAL_AUDIENCE, own_keyring
 from scoreboard.config import Config, Environment
 from scoreboard.envelope import purpose_key
 from scoreboard.errors import Problem
-from scoreboard.model import GIVER_ENDS, LOCAL_ISSUER, TYPE_PATTERN, event_id_of_grant
+from scoreboard.event_ids import event_id_of_grant
+from scoreboard.model import GIVER_ENDS, LOCAL_ISSUER
+from scoreboard.texts import TYPE_PATTERN
 
 __all__ = ["DEFAULT_SECONDS", "LIFETIME_SECONDS", "Grant", "Grants", "new_grant"]
 

@@ -13,15 +13,9 @@ from scoreboard.auth.grants import Grants
 from scoreboard.auth.keys import Keys
 from scoreboard.config import Config
 from scoreboard.errors import Problem
-from scoreboard.model import (
-    TYPE_PATTERN,
-    UNIQUE_PATTERN,
-    Principal,
-    Scope,
-    Update,
-    event_id_of_action,
-    flaw_of_user_id,
-)
+from scoreboard.event_ids import event_id_of_action
+from scoreboard.model import Principal, Scope, Update
+from scoreboard.texts import TYPE_PATTERN, UNIQUE_PATTERN, flaw_of_user_id
 
 _ACTION_ID = re.compile(f"({TYPE_PATTERN}):({UNIQUE_PATTERN})")
 

@@ -21,7 +21,8 @@ from scoreboard.auth.profile import LIFETIME_SECONDS, Kind, signed, verified
 from scoreboard.config import Config, Environment
 from scoreboard.envelope import purpose_key
 from scoreboard.errors import Problem
-from scoreboard.model import LOCAL_ISSUER, Principal, flaw_of_name, flaw_of_user_id
+from scoreboard.model import LOCAL_ISSUER, Principal
+from scoreboard.texts import flaw_of_name, flaw_of_user_id
 
 __all__ = ["LIFETIME_SECONDS", "Tokens", "local_token"]
 

@@ -16,7 +16,8 @@ from scoreboard.board.reading import Reader
 from scoreboard.board.server import Argument, BoardBehind
 from scoreboard.config import Config
 from scoreboard.errors import BoardUnavailable, first_of
-from scoreboard.model import Row, text_of_time
+from scoreboard.model import Row
+from scoreboard.texts import text_of_time
 
 CHUNK_ROWS = 1_000  # rows a script call where nobody waits for all at once: keeps the server about 10 ms
 LEASE_MILLISECONDS = 15_000  # a rebuild that has not moved for this long is dead; longer than any chunk takes

@@ -14,7 +14,7 @@ import click
 from scoreboard import __version__
 from scoreboard.config import Config, Environment, environment, load
 from scoreboard.errors import EX_CONFIG, ConfigurationError, ScoreboardError
-from scoreboard.model import flaw_of_line, seconds_of
+from scoreboard.texts import flaw_of_line, seconds_of
 
 if TYPE_CHECKING:
     from scoreboard.supervisor import Options

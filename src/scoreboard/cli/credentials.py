@@ -7,7 +7,7 @@ import click
 from scoreboard.cli.command import Deployment, command, main, seconds
 from scoreboard.config import secret_of
 from scoreboard.errors import ConfigurationError
-from scoreboard.model import flaw_of_name, flaw_of_user_id
+from scoreboard.texts import flaw_of_name, flaw_of_user_id
 
 
 @command(main, "token")

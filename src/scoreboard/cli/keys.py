@@ -19,7 +19,8 @@ from scoreboard.cli.command import (
     tell,
     with_database,
 )
-from scoreboard.model import TYPE_PATTERN, Scope
+from scoreboard.model import Scope
+from scoreboard.texts import TYPE_PATTERN
 
 if TYPE_CHECKING:
     from datetime import datetime

@@ -14,7 +14,8 @@ import click
 import msgspec
 
 from scoreboard.cli.command import DATABASE, Deployment, command, main, reason_option, tell, with_database
-from scoreboard.model import Scope, Verdict, flaw_of_user_id
+from scoreboard.model import Scope, Verdict
+from scoreboard.texts import flaw_of_user_id
 
 SHOWN = 20  # differences of a dry run that are printed
 UNKNOWN = {

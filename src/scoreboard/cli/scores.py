@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from scoreboard.cli.command import DATABASE_AND_BOARD, Deployment, command, main
-from scoreboard.model import flaw_of_user_id
+from scoreboard.texts import flaw_of_user_id
 
 
 @command(main, "score")

@@ -22,7 +22,7 @@ from scoreboard.config.places import PREFIX, URLS, Environment, check_url
 from scoreboard.config.tables import Action, Auth, Board, Config, Live, Queue, RateLimits, Web
 from scoreboard.errors import ConfigurationError
 from scoreboard.issuers import SECRET_BYTES, Issuer, resolved
-from scoreboard.model import TYPE_PATTERN, rate_of
+from scoreboard.texts import TYPE_PATTERN, rate_of
 
 _TABLES = ("auth", "queue", "live", "web", "rate_limits")
 _TYPE = re.compile(TYPE_PATTERN)

@@ -20,7 +20,8 @@ from scoreboard.live.hub import BATCH, Client, Hub
 from scoreboard.live.members import Members
 from scoreboard.live.watcher import INVALID_TOKEN, Watcher
 from scoreboard.live.wire import TRANSPORTS
-from scoreboard.model import Frame, rate_of
+from scoreboard.model import Frame
+from scoreboard.texts import rate_of
 
 STUCK_SECONDS = 30.0
 """A client that took nothing for so long while something waited for it is dropped."""
