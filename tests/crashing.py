@@ -11,7 +11,7 @@ import signal
 import sys
 from typing import Any
 
-from scoreboard import dead_letters, ledger
+from scoreboard import bookkeeping, dead_letters, ledger
 from scoreboard.board import Board
 from scoreboard.cli import main
 from scoreboard.refresh import Refresher
@@ -20,7 +20,7 @@ Step = tuple[Any, str, bool]
 STEPS: dict[str, Step] = {
     # point: (where, what, is the step done before the end?)
     "with a batch read": (ledger, "apply", False),
-    "in the transaction, all written": (ledger, "_write", True),
+    "in the transaction, all written": (bookkeeping, "write", True),
     "committed": (ledger, "apply", True),
     "about to tell the boards": (Board, "apply", False),
     "the boards told": (Board, "apply", True),

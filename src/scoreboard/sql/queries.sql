@@ -70,7 +70,7 @@ SELECT s.* FROM unnest($1::text[], $2::text[]) AS wanted (board, user_id) CROSS 
   WHERE board = wanted.board AND period = 'all' AND user_id = wanted.user_id OFFSET 0
 ) s;
 
--- upsert_scores: the totals follow, absolute, in one order of locking; lists as text, see ledger.py
+-- upsert_scores: the totals follow, absolute, in one order of locking; lists as text, see bookkeeping.py
 INSERT INTO scores (board, period, user_id, score, reached, changed)
 SELECT board, 'all', user_id, score, reached, changed
 FROM unnest(
