@@ -14,8 +14,8 @@ import pytest
 
 from deployment import Deployment, submit, until
 from processes import run, settings_of
-from scoreboard import config, database, export
-from scoreboard.database import Database
+from scoreboard import config, export
+from scoreboard.database import Database, reading
 
 NASTY = ['=HYPERLINK("x")', "+1", "-1", "@x", "\uff1d1", "'quoted'", 'a,"b"', "plain"]  # u+ff1d: a wide =
 
@@ -67,7 +67,7 @@ async def test_the_ledger_is_written_whole(played: Deployment, tmp_path: Path) -
 async def test_a_ledger_that_takes_long_to_put_in_order_is_waited_for(
     played: Deployment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(database, "ANSWER_SECONDS", 0.5)
+    monkeypatch.setattr(reading, "ANSWER_SECONDS", 0.5)
     async with (
         Database.open(played.database_url) as opened,
         played.database() as other,

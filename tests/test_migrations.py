@@ -12,8 +12,8 @@ import pytest
 
 from deployment import Deployment, free_port, submit
 from processes import assert_one_error, run, settings_of
-from scoreboard import database, sql
-from scoreboard.database import Database, migrate
+from scoreboard import sql
+from scoreboard.database import Database, migrate, migrating
 from scoreboard.errors import DatabaseUnavailable, SchemaTooNew
 
 NEWER = 9_000
@@ -89,7 +89,7 @@ async def test_many_that_start_at_once_migrate_once(deploy: Any) -> None:
 async def test_a_migration_does_not_hold_up_everybody_behind_a_long_reader(
     deploy: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(database, "LOCK_MILLISECONDS", 200)
+    monkeypatch.setattr(migrating, "LOCK_MILLISECONDS", 200)
     deployment: Deployment = await deploy()
     monkeypatch.setattr(
         sql, "migrations", lambda: [(1, ""), (NEWER, "ALTER TABLE events ADD COLUMN mood text")]

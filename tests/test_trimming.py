@@ -17,7 +17,8 @@ from deployment import Deployment, until
 from processes import run, settings_of
 from scoreboard import adoption, backup, config, trimming
 from scoreboard.app import ensure_log
-from scoreboard.database import LOCK_CLASS, Database
+from scoreboard.database import Database
+from scoreboard.database.server import LOCK_CLASS
 from scoreboard.errors import Unavailable
 from scoreboard.group_commit import partition_of
 from scoreboard.queue import Queue, State

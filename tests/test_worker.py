@@ -19,7 +19,8 @@ from deployment import SECONDS, Deployment, frame_with, free_port, is_ready, sub
 from processes import settings_of, started
 from scoreboard import metrics
 from scoreboard.board import Board
-from scoreboard.database import LOCK_CLASS, Database
+from scoreboard.database import Database
+from scoreboard.database.server import LOCK_CLASS
 from scoreboard.envelope import Sealer, encode_entry
 from scoreboard.errors import Unavailable
 from scoreboard.event_ids import event_id_of_action

@@ -8,7 +8,7 @@ The flow, and where each stage lives::
     auth/        who is this, and may this user have the points of this action?
     queue/       signed envelopes into and out of a synced, ordered log (NATS JetStream)
     worker.py    reads the log in order, applies each update exactly once
-    database.py  the truth: ledger, totals and cursor in one transaction (PostgreSQL)
+    database/    the truth: ledger, totals and cursor in one transaction (PostgreSQL)
     board/       the ranking, rebuildable at any moment (Redis or Valkey)
     live/        WebSocket fan-out of the newest frame
     web/         the page and its scripts

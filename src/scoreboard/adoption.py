@@ -20,13 +20,14 @@ from msgspec import Struct
 
 from scoreboard.auth.key_acts import operator
 from scoreboard.config import Config
-from scoreboard.database import LOCK_CLASS, STATEMENTS, Database
+from scoreboard.database import STATEMENTS, Database
+from scoreboard.database.server import LOCK_CLASS
 from scoreboard.errors import EngineError
 from scoreboard.queue import Queue, State
 from scoreboard.texts import text_of_time
 
 if TYPE_CHECKING:
-    from scoreboard.database import Connection
+    from scoreboard.database.server import Connection
 
 
 class Read(Struct, frozen=True):

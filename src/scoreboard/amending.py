@@ -36,7 +36,7 @@ from scoreboard.model import (
 from scoreboard.texts import text_of_time
 
 if TYPE_CHECKING:
-    from scoreboard.database import Connection
+    from scoreboard.database.server import Connection
 
 DIFFERENCES = 1_000  # lines of a dry run; the totals tell the rest
 AMEND_SECONDS = 300.0  # a statement over the whole ledger; the log waits meanwhile

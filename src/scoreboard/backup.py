@@ -25,14 +25,16 @@ from scoreboard import __version__, sql
 from scoreboard.adoption import Read
 from scoreboard.archive import Header, Reader, Table, Writer
 from scoreboard.auth.key_acts import operator
-from scoreboard.database import LOCK_CLASS, MIGRATION_LOCK, STATEMENTS, Database, migrate, translated
+from scoreboard.database import STATEMENTS, Database, migrate, translated
+from scoreboard.database.migrating import MIGRATION_LOCK
+from scoreboard.database.server import LOCK_CLASS
 from scoreboard.errors import BadBackup, BadData, EngineError
 from scoreboard.files import appearing
 from scoreboard.progress import bar
 from scoreboard.texts import text_of_time
 
 if TYPE_CHECKING:
-    from scoreboard.database import Connection
+    from scoreboard.database.server import Connection
 
 COPY_SECONDS = 86_400.0  # a table takes as long as it is large
 NOT_KEPT = {"identity"}  # a restored database has its own

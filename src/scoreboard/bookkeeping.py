@@ -19,7 +19,7 @@ from scoreboard.database import STATEMENTS
 from scoreboard.model import Accepted, Mark, Rename, Result, Update
 
 if TYPE_CHECKING:
-    from scoreboard.database import Connection
+    from scoreboard.database.server import Connection
     from scoreboard.ledger import Terms
 
 USERS_OWN = (Rename, Mark)

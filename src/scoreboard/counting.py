@@ -15,7 +15,7 @@ from scoreboard.model import Update
 from scoreboard.rules import Count, Rules, window_of
 
 if TYPE_CHECKING:
-    from scoreboard.database import Connection
+    from scoreboard.database.server import Connection
 
 Pair = tuple[str, str]
 """A user and a type."""

@@ -35,7 +35,7 @@ from scoreboard.model import Accepted, Entry, Mark, Outcome, Rename, Result, Set
 from scoreboard.texts import text_of_time
 
 if TYPE_CHECKING:
-    from scoreboard.database import Connection
+    from scoreboard.database.server import Connection
 
 logger = logging.getLogger(__name__)
 

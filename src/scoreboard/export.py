@@ -17,7 +17,8 @@ from uuid import UUID
 import msgspec
 
 from scoreboard.config import Board
-from scoreboard.database import CHUNK_ROWS, SORT_MEMORY, STATEMENTS, WHOLE_SECONDS, Database
+from scoreboard.database import STATEMENTS, Database
+from scoreboard.database.reading import CHUNK_ROWS, SORT_MEMORY, WHOLE_SECONDS
 from scoreboard.texts import text_of_time
 
 LEDGER = (

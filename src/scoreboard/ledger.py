@@ -32,7 +32,8 @@ from msgspec import Struct
 from scoreboard import amending, bookkeeping, counting, dead_letters
 from scoreboard.adoption import Read, flaw
 from scoreboard.book import Applied, Memory
-from scoreboard.database import LOCK_CLASS, STATEMENTS, translated
+from scoreboard.database import STATEMENTS, translated
+from scoreboard.database.server import LOCK_CLASS
 from scoreboard.dead_letters import DeadLetter
 from scoreboard.errors import BadData, Fenced, LogMismatch
 from scoreboard.model import Accepted, Amend, Settle
@@ -40,7 +41,7 @@ from scoreboard.queue import State
 from scoreboard.rules import Rules
 
 if TYPE_CHECKING:
-    from scoreboard.database import Connection
+    from scoreboard.database.server import Connection
 
 
 class Batch(Struct, frozen=True):

@@ -24,7 +24,7 @@ from scoreboard.errors import DatabaseUnavailable
 from scoreboard.model import Scope
 
 if TYPE_CHECKING:
-    from scoreboard.database import Connection
+    from scoreboard.database.server import Connection
 
 KEY_BYTES = 32
 SHOWN_CHARACTERS = 9  # `sb_` and 36 of the 256 bits: recognised, never guessed

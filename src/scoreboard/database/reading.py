@@ -1,158 +1,30 @@
-"""The database: ledger, totals and cursor (PostgreSQL). The truth, of which the board is a picture.
+"""Reads, keys and board rows, through a small pool.
 
-In come reads of events, users, keys and board rows; the applying transaction itself is in ``ledger.py``.
-Out go values of the model. Driver exceptions leave this module as ``DatabaseUnavailable`` or ``BadData``,
-or for a wrong URL ``ConfigurationError``.
-It must never change a row of ``events``, nor a total without the event that explains it.
+In come questions of people and of other stages; out go values of the model. Nothing here is meant to take
+long, but for what reads all of a table, in steps. It must never write to the ledger, or change a total.
 """
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
-import logging
 from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 from uuid import UUID
 
 import asyncpg
 
-from scoreboard import sql
-from scoreboard.errors import BadData, ConfigurationError, DatabaseUnavailable, SchemaTooNew
+from scoreboard.database.migrating import migrate
+from scoreboard.database.server import ANSWER_SECONDS, CONNECT_SECONDS, SESSION, STATEMENTS, translated
 from scoreboard.model import Row
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from scoreboard.database.server import Connection
 
-    from asyncpg.pool import PoolConnectionProxy
-
-    Connection = asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]
-
-logger = logging.getLogger(__name__)
-
-STATEMENTS = sql.statements()
 POOL_SIZE = 4  # connections a process for reads that people wait for; the worker has one of its own
-CONNECT_SECONDS = 5.0
-ANSWER_SECONDS = 10.0  # a read that takes longer is given up; nothing here is meant to
-WHOLE_SECONDS = 600.0  # but for what reads all of a table: ten million rows are put in order first
-# An applying session that says nothing for this long is ended by the server: a stopped worker loses its lock
-# to a living one, and the cursor fences what it may still try.
-SILENCE_MILLISECONDS = 4_000
-# Of every session of ours: nothing that it says is done may be lost with the power.
-SESSION = {"application_name": "scoreboard", "jit": "off", "synchronous_commit": "on", "timezone": "UTC"}
+WHOLE_SECONDS = 600.0  # for what reads all of a table: ten million rows are put in order first
 CHUNK_ROWS = 1_000  # rows a step when a board is read whole: bounds memory, and how long Redis is kept busy
 SORT_MEMORY = "64MB"  # of the database's server, for putting a board or the ledger in order
-LOCK_CLASS = 0x5C0E  # our advisory locks among others' in the same database
-MIGRATION_LOCK = -1
-MIGRATION_SECONDS = 3_600.0  # an index on a large ledger takes its time; others wait for it
-LOCK_MILLISECONDS = 3_000  # a migration that does not get its table is tried again, and nobody waits longer
-
-
-@contextmanager
-def translated() -> Iterator[None]:
-    """Driver exceptions as ours: what may heal is ``DatabaseUnavailable``, what the data are to blame for is
-    ``BadData``; a fault of ours stays.
-    """
-    try:
-        yield
-    except asyncpg.exceptions.ClientConfigurationError as error:
-        raise ConfigurationError(f"SCOREBOARD_DATABASE_URL: {error}") from error
-    except (OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
-        raise DatabaseUnavailable(f"The database does not answer: {error!r}") from error
-    except asyncpg.PostgresError as error:
-        # Classes of SQLSTATE that pass: connection, transaction rollback, resources, operator intervention,
-        # system error (PostgreSQL's documentation, appendix A); and a database that has no tables yet.
-        if (error.sqlstate or "")[:2] in (
-            "08",
-            "25",
-            "40",
-            "53",
-            "55",
-            "57",
-            "58",
-            "XX",
-            "28",
-            "3D",
-        ) or isinstance(error, asyncpg.UndefinedTableError):
-            raise DatabaseUnavailable(f"The database does not answer: {error}") from error
-        # Data exception, integrity constraint violation, program limit (too long for an index).
-        if (error.sqlstate or "")[:2] in ("22", "23", "54"):
-            raise BadData(str(error)) from error
-        raise
-
-
-async def connect(url: str, *, applying: bool = False) -> asyncpg.Connection[asyncpg.Record]:
-    """One connection. An ``applying`` one is the worker's: its silence ends its lock.
-
-    Raises:
-        DatabaseUnavailable: it cannot be reached or refuses us.
-    """
-    settings = SESSION
-    if applying:
-        settings = SESSION | {
-            "application_name": "scoreboard worker",
-            "idle_session_timeout": str(SILENCE_MILLISECONDS),
-            "idle_in_transaction_session_timeout": str(SILENCE_MILLISECONDS),
-            # Each of its statements finds its rows by an index. A plan made while a table was small and kept
-            # would read all of it, batch after batch, until statistics are gathered.
-            "enable_seqscan": "off",
-        }
-    with translated():
-        return await asyncpg.connect(
-            url, timeout=CONNECT_SECONDS, command_timeout=ANSWER_SECONDS, server_settings=settings
-        )
-
-
-async def migrate(connection: Connection, *, upto: int | None = None) -> None:
-    """Bring the schema up to this version: numbered SQL, forward only, one at a time however many ask.
-
-    A schema that a newer version has made is left as it is. What it added does not disturb; if it took
-    something away that this version needs, it says so itself (``identity.oldest``).
-
-    Args:
-        connection: a session; if it is in a transaction, all happens in that.
-        upto: the last migration to run; ``None``: all.
-
-    Raises:
-        SchemaTooNew: this version is too old for the schema.
-        DatabaseUnavailable: it does not answer, or somebody keeps a table locked; to be tried again.
-    """
-    ours = sql.migrations()
-    # A transaction gives its lock back itself; once it has failed it takes no statement, not even that.
-    within = connection.is_in_transaction()
-    lock = "pg_advisory_xact_lock" if within else "pg_advisory_lock"
-    with translated():
-        await connection.execute(
-            f"SELECT {lock}($1, $2)", LOCK_CLASS, MIGRATION_LOCK, timeout=MIGRATION_SECONDS
-        )
-        try:
-            await connection.execute(
-                "CREATE TABLE IF NOT EXISTS migrations (number integer PRIMARY KEY, at timestamptz NOT NULL)"
-            )
-            done = {row[0] for row in await connection.fetch("SELECT number FROM migrations")}
-            await _accept_newer(connection, max(done, default=0), ours[-1][0])
-            for number, statements in ours:
-                if number not in done and (upto is None or number <= upto):
-                    async with connection.transaction():
-                        # Whoever waits for a table's lock makes all others wait behind.
-                        await connection.execute(f"SET LOCAL lock_timeout = {LOCK_MILLISECONDS}")
-                        await connection.execute(statements, timeout=MIGRATION_SECONDS)
-                        await connection.execute("INSERT INTO migrations VALUES ($1, now())", number)
-                    logger.info("database migrated", extra={"migration": number})
-        finally:
-            if not within:
-                await connection.execute("SELECT pg_advisory_unlock($1, $2)", LOCK_CLASS, MIGRATION_LOCK)
-
-
-async def _accept_newer(connection: Connection, newest: int, ours: int) -> None:
-    if newest <= ours:
-        return
-    oldest = await connection.fetchval("SELECT oldest FROM identity")
-    told = f"The schema of the database is number {newest}, of a newer version; this one knows up to {ours}."
-    if oldest > ours:
-        raise SchemaTooNew(f"{told} It is too old to work with it: install the newer version here, too.")
-    logger.warning("%s It goes on, for what was added does not disturb it.", told)
 
 
 class Event:
@@ -320,12 +192,3 @@ def _rows(board: str, records: Iterable[asyncpg.Record]) -> list[Row]:
 def hash_of_key(key: str) -> bytes:
     """What is kept of a service's key. It is 256 random bits, so a fast hash is enough."""
     return hashlib.sha256(key.encode()).digest()
-
-
-async def closed(connection: asyncpg.Connection[asyncpg.Record]) -> None:
-    """Close a connection; at once if the server no longer listens."""
-    try:
-        async with asyncio.timeout(1):
-            await connection.close()
-    except (OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.PostgresError):
-        connection.terminate()
