@@ -1,4 +1,4 @@
-"""A client's connection: uvicorn's, with deadlines, an end of our own, and a straight way for the hot routes.
+"""A client's connection: uvicorn's, with deadlines (timed.py), and a straight way for the hot routes.
 
 In come bytes, out go requests to the ASGI application and its answers. What goes the straight way
 (straight.py) is answered in its turn like any other, and its size is bounded before it is read. A head that
@@ -13,23 +13,15 @@ from functools import partial
 from http import HTTPStatus
 from typing import Any, TypeVar
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from scoreboard.api.deadlines import Deadlines
-from scoreboard.api.straight import (
-    BODY_BYTES,
-    Handler,
-    Request,
-    Straight,
-    answer_of,
-    head_of,
-)
-from scoreboard.errors import Problem
+from scoreboard.api.straight import BODY_BYTES, Handler, Request, Straight, head_of
+from scoreboard.api.timed import Timed
 
 HEAD_BYTES = 64 * 1024
 """Of a request's head; its last piece may be up to 256 KiB more. The parser has no bound itself."""
 Protocol = TypeVar("Protocol", bound=asyncio.BaseProtocol)
-_MAPPED = "::ffff:"  # how a socket for both families tells IPv4 addresses
 # Headers that a handler of the straight way may look at; one that comes twice is the application's to judge.
 _HEADERS = frozenset(
     (b"authorization", b"content-length", b"content-type", b"if-none-match", b"x-forwarded-for")
@@ -40,38 +32,17 @@ _MORE = frozenset(
 )
 
 
-class Http(HttpToolsProtocol):
+class Http(Timed):
     """uvicorn's connection, with deadlines and the straight way."""
 
     def __init__(self, deadlines: Deadlines, straight: Straight, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self._deadlines = deadlines
+        super().__init__(deadlines, **kwargs)
         self._straight = straight
         self._request: Request | None = None
         """Of the straight way, while it comes."""
         self._piece = b""
         """What is being parsed, if a request begins with it; until that one has come whole."""
         self._every: tuple[Any, bytes] = (None, b"")
-        self._upgraded = False
-        self.deadline: float | None = None
-        self._in_head = self._in_body = False
-        self._head = 0
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """A client has connected; its first request is awaited."""
-        super().connection_made(transport)
-        if self.client is not None and self.client[0].startswith(_MAPPED):
-            self.client = (self.client[0].removeprefix(_MAPPED), self.client[1])
-        if not self._deadlines.admit(self):
-            transport.write(_BUSY)
-            transport.close()
-        self._within(self._deadlines.seconds)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """The socket is gone."""
-        if not self._upgraded:
-            self._deadlines.gone(self)
-        super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """A piece of a request, or all of it, or more."""
@@ -112,47 +83,6 @@ class Http(HttpToolsProtocol):
         """Must what comes now not go straight, because something else comes first, or the end?"""
         busy = self.cycle is not None and not self.cycle.response_complete  # type: ignore[redundant-expr]
         return busy or self.flow.write_paused or self._deadlines.draining
-
-    def _within(self, seconds: float) -> None:
-        """What comes next, from the client or to it, must come within so many seconds."""
-        self.deadline = self.loop.time() + seconds
-
-    def pause_writing(self) -> None:
-        """The client does not take its answer."""
-        super().pause_writing()
-        self._within(self._deadlines.taking)
-
-    def resume_writing(self) -> None:
-        """It does again."""
-        super().resume_writing()
-        self._review(anew=True)
-
-    def is_ours(self) -> bool:
-        """Is it we who do not read on, and not the client that does not send?"""
-        return self.flow.read_paused and not self.flow.write_paused and not self.transport.is_closing()
-
-    def _review(self, *, anew: bool) -> None:
-        """Is something awaited now? ``anew`` if it is something else than before."""
-        idle = self.cycle is None or self.cycle.response_complete  # type: ignore[redundant-expr]
-        if self._in_head or self._in_body or self.transport.is_closing():
-            if anew or self.deadline is None:
-                self._within(self._deadlines.seconds)
-        elif not self.flow.write_paused:
-            if not idle:
-                self.deadline = None
-            elif anew:
-                self._within(self._deadlines.pause)
-
-    def on_response_complete(self) -> None:
-        """An answer has been given: the turn of the next request, if it is there. As uvicorn's; our clock."""
-        self.server_state.total_requests += 1
-        if self.transport.is_closing():
-            return
-        self.flow.resume_reading()
-        if self.pipeline:
-            self._start_asgi_task(*self.pipeline.pop())
-        elif not self._in_head and not self._in_body and not self.flow.write_paused:
-            self._within(self._deadlines.pause)
 
     def handle_websocket_upgrade(self) -> None:
         """The socket is live's from here on.
@@ -200,25 +130,6 @@ class Http(HttpToolsProtocol):
         protocol.connection_made(self.transport)
         return protocol
 
-    def send_400_response(self, msg: str) -> None:
-        """What cannot be read as a request is answered like everything else; not before what came earlier."""
-        earlier = self.cycle is not None and not self.cycle.response_complete  # type: ignore[redundant-expr]
-        if earlier and not self._in_body:
-            self.last_one()
-        else:
-            self._cut_off(msg)
-
-    def _cut_off(self, msg: str) -> None:
-        self.transport.write(_last_answer(Problem("malformed_request", msg)))
-        self.transport.close()
-
-    def on_message_begin(self) -> None:
-        """The first byte of a request."""
-        self._in_head = True
-        if not self.flow.write_paused:  # else the earlier answer has a deadline, which is the later one
-            self._within(self._deadlines.seconds)
-        super().on_message_begin()
-
     def on_headers_complete(self) -> None:
         """The head has come; the body is next, if there is one."""
         self._in_head, self._in_body = False, True
@@ -255,11 +166,6 @@ class Http(HttpToolsProtocol):
             self.scope["hand_over"] = partial(self.hand_over, cycle)  # type: ignore[typeddict-unknown-key]
         if self._deadlines.draining:
             self.last_one()
-
-    def last_one(self) -> None:
-        """The newest request is the last one on this connection; the answer says so."""
-        if self.cycle is not None:
-            self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
         """A piece of the body."""
@@ -300,19 +206,6 @@ class Http(HttpToolsProtocol):
         if not request.keep_alive:
             self.transport.close()
         self.on_response_complete()
-
-
-def _last_answer(problem: Problem) -> bytes:
-    """To a client that is cut off: nothing else is known of it."""
-    head, body = answer_of(problem)
-    return (
-        head
-        + b"connection: close\r\nx-content-type-options: nosniff\r\nreferrer-policy: no-referrer\r\n\r\n"
-        + body
-    )
-
-
-_BUSY = _last_answer(Problem("unavailable", "Too many connections.", retry_after=1))
 
 
 def http(deadlines: Deadlines, straight: Straight | None = None) -> Callable[..., Http]:
