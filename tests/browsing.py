@@ -11,6 +11,7 @@ import json
 import re
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -52,6 +53,7 @@ Element.prototype.animate = function (...given) {
   return animate.apply(this, given);
 };
 """
+SCREENSHOTS = Path(__file__).parent.parent / "screenshots"
 Open = Callable[..., Awaitable[Page]]
 
 

@@ -12,14 +12,13 @@ import msgspec
 import pytest
 from playwright.async_api import Locator, Page, expect
 
-from browsing import Open, Wire, at_rest, low_contrast, moving
+from browsing import SCREENSHOTS, Open, Wire, at_rest, low_contrast, moving
 from conftest import Deploy
 from deployment import Deployment, submit
 from foreign import host
 from gate import gate
 from scoreboard.config import Config
 from scoreboard.live import hubs
-from test_page import SCREENSHOTS
 from watching import until
 
 CONFIG = msgspec.convert(
