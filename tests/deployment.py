@@ -197,6 +197,16 @@ async def submit(
     return await client.post("/update-score", json=body, headers=headers)
 
 
+def problem(response: httpx.Response) -> tuple[int, str]:
+    """Status and code, once the form of the problem has been checked (RFC 9457)."""
+    assert response.headers["content-type"] == "application/problem+json"
+    body = response.json()
+    assert body["status"] == response.status_code
+    assert body["title"]
+    assert isinstance(body["retryable"], bool)
+    return response.status_code, body["code"]
+
+
 async def until(condition: Callable[[], Any]) -> None:
     """Wait until an asynchronous condition holds: looks again each 20 ms, gives up after ``SECONDS``."""
     async with asyncio.timeout(SECONDS):

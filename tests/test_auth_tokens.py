@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 
-from deployment import Deployment, submit, until
+from deployment import Deployment, problem, submit, until
 from scoreboard.auth import Auth, jwks, keyring, tokens
 from scoreboard.auth.grants import Grants
 from scoreboard.auth.keyring import NotYetKnown
@@ -34,7 +34,6 @@ from scoreboard.errors import ConfigurationError, Problem
 from scoreboard.issuers import Issuer
 from scoreboard.rates import Rates
 from signing import KeyServer, Signer, part
-from test_update_score import problem
 
 ID, OLD, NEW = Signer(), Signer(kid="old"), Signer(kid="new")
 SECRET = "shared-with-the-issuer-0123456789abcdef"

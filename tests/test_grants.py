@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import hashlib
-import hmac
-import json
 import shutil
 import sys
 import time
@@ -18,65 +15,18 @@ from uuid import UUID
 
 import httpx
 import jwt
-import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
 
-from deployment import SECONDS, Deployment, bearer, free_port, submit, until
+from deployment import SECONDS, Deployment, bearer, free_port, problem, submit, until
+from granting import CONFIG, EC, EVENT, GAME, client, deployment, granted, total
 from processes import run, settings_of, started
-from scoreboard.auth.grants import Grants, new_grant
-from scoreboard.auth.key_acts import create_key, revoke_key, rotate_key
-from scoreboard.auth.keyring import NotYetKnown, once_more
-from scoreboard.auth.keys import Keys
-from scoreboard.auth.policy import Policy
-from scoreboard.config import Action, Auth, Config, RateLimits
-from scoreboard.database import Database
-from scoreboard.errors import ConfigurationError, Problem
+from scoreboard.auth.grants import Grants
 from scoreboard.event_ids import event_id_of_grant
-from scoreboard.issuers import Issuer
-from scoreboard.model import Principal, Scope
-from scoreboard.rates import Rates
-from signing import Signer, part
-from test_update_score import problem
+from scoreboard.model import Scope
+from signing import part
 
-GAME, EC, SPACED = Signer("EdDSA"), Signer("ES256"), Signer("EdDSA")
-CONFIG = Config(
-    actions={
-        "boss-kill": Action(points=100, policy="grant"),
-        "win": Action(points=10),
-        "cheer": Action(points=5, policy="open"),
-    },
-    auth=Auth(
-        grant_issuers=(
-            Issuer(issuer="game-server", algorithms=("EdDSA",), keys=(GAME.pem,)),
-            Issuer(issuer="ec-server", algorithms=("ES256",), keys=(EC.pem,)),
-            Issuer(issuer="ec-server 2", algorithms=("EdDSA",), keys=(SPACED.pem,)),
-        )
-    ),
-)
-EVENT = str(event_id_of_grant("game-server", "one"))
-
-
-@pytest.fixture(scope="module")
-async def deployment(deploy: Any) -> Deployment:
-    made: Deployment = await deploy(CONFIG)
-    return made
-
-
-@pytest.fixture(scope="module")
-async def client(deployment: Deployment) -> AsyncIterator[httpx.AsyncClient]:
-    async with deployment.running() as made:
-        yield made
-
-
-async def total(client: httpx.AsyncClient, user: str) -> int:
-    answer = await client.get(f"/boards/main/users/{user}")
-    score: int = answer.json().get("score") or 0
-    return score
-
-
-async def granted(client: httpx.AsyncClient, deployment: Deployment, user: str, grant: str) -> httpx.Response:
-    return await submit(client, user, grant, credentials=deployment.token(user))
+__all__ = ["client", "deployment"]
 
 
 async def test_a_user_with_a_grant_gets_its_points_once(
@@ -176,123 +126,6 @@ async def test_a_grant_is_its_users_own_and_of_its_type_alone(
     assert await total(client, "eve") == await total(client, "ann") == 0
 
 
-NOW = int(time.time())
-OUTSIDE = {
-    "another audience": lambda: GAME.grant(aud="other"),
-    "another issuer": lambda: GAME.grant(iss="https://id.example"),
-    "the issuer of local tokens": lambda: GAME.grant(iss="scoreboard"),
-    "another issuer's key": EC.grant,
-    "a key nobody knows": lambda: Signer().grant(),
-    "another typ": lambda: GAME.grant(headers={"typ": "JWT"}),
-    "no typ": lambda: GAME.grant(headers={"typ": None}),
-    "a key by URL": lambda: GAME.grant(headers={"jku": "https://evil.example"}),
-    "a key along": lambda: GAME.grant(headers={"jwk": GAME.jwk}),
-    "an unknown header": lambda: GAME.grant(headers={"hint": "x"}),
-    "a kid that is no text": lambda: part({"alg": "EdDSA", "typ": "sb-grant+jwt", "kid": 7}) + ".e30.AA",
-    "a long kid": lambda: GAME.grant(headers={"kid": "k" * 257}),
-    "no subject": lambda: GAME.grant(sub=None),
-    "no action": lambda: GAME.grant(act=None),
-    "no id": lambda: GAME.grant(jti=None),
-    "no expiry": lambda: GAME.grant(exp=None),
-    "no beginning": lambda: GAME.grant(iat=None),
-    "an id that is no text": lambda: GAME.grant(jti=1, headers={}),
-    "a long id": lambda: GAME.grant(jti="j" * 129),
-    "an empty id": lambda: GAME.grant(jti=""),
-    "an id with a space": lambda: GAME.grant(jti="a b"),
-    "an id with a NUL": lambda: GAME.grant(jti="a\0b"),
-    "an action that is no type": lambda: GAME.grant(act="Boss Kill"),
-    "an action that is no text": lambda: GAME.grant(act=["boss-kill"]),
-    "an endless expiry": lambda: GAME.grant(exp=1e300),
-    "a fractional expiry": lambda: GAME.grant(exp=NOW + 60.5),
-    "an expiry in a text": lambda: GAME.grant(exp=str(NOW + 60)),
-    "a truth value for an expiry": lambda: GAME.grant(exp=True),
-    "a long lifetime": lambda: GAME.grant(exp=NOW + 2 * 86_400),
-    "from the future": lambda: GAME.grant(iat=NOW + 600, exp=NOW + 900),
-    "not yet valid": lambda: GAME.grant(nbf=NOW + 600),
-    "too long": lambda: GAME.grant(note="x" * 2048),
-    "more parts": lambda: GAME.grant() + ".AAAA",
-    "fewer parts": lambda: GAME.grant().rpartition(".")[0],
-    "padding": lambda: GAME.grant() + "=",
-    "an altered signature": lambda: GAME.grant()[:-8] + "AAAAAAAA",
-    "altered claims": lambda: altered(GAME.grant(), act="boss-kill", sub="ann", jti="two"),
-    "algorithm none": lambda: unsigned("none"),
-    "algorithm nOnE": lambda: unsigned("nOnE"),
-    "the public key as a secret": lambda: as_a_secret(GAME.pem),
-    "deep nesting": lambda: part({"alg": "EdDSA", "typ": "sb-grant+jwt"}) + f".{part(b'[' * 900)}.AA",
-}
-
-
-def altered(text: str, **changes: Any) -> str:
-    header, claims, signature = text.split(".")
-    found = json.loads(base64.urlsafe_b64decode(claims + "=="))
-    return f"{header}.{part(found | changes)}.{signature}"
-
-
-def unsigned(algorithm: str) -> str:
-    claims = GAME.grant().split(".")[1]
-    return f"{part({'alg': algorithm, 'typ': 'sb-grant+jwt'})}.{claims}."
-
-
-def as_a_secret(pem: str) -> str:
-    signing = f"{part({'alg': 'HS256', 'typ': 'sb-grant+jwt'})}.{GAME.grant().split('.')[1]}"
-    return f"{signing}.{part(hmac.digest(pem.encode(), signing.encode(), hashlib.sha256))}"
-
-
-@pytest.mark.parametrize("grant", list(OUTSIDE.values()), ids=list(OUTSIDE))
-async def test_a_grant_outside_the_profile_is_refused(
-    deployment: Deployment, client: httpx.AsyncClient, grant: Any
-) -> None:
-    before = await total(client, "ann")
-    assert problem(await granted(client, deployment, "ann", grant())) == (422, "invalid_grant")
-    assert await total(client, "ann") == before
-
-
-async def test_a_token_is_no_grant_and_a_grant_is_no_token(
-    deployment: Deployment, client: httpx.AsyncClient
-) -> None:
-    token = deployment.token("ann")
-    assert problem(await submit(client, "ann", token, credentials=token)) == (422, "invalid_grant")
-    secret = deployment.environment.secret
-    assert secret is not None
-    grant, _ = new_grant(secret, "ann", "boss-kill", 60)
-    assert problem(await submit(client, "ann", "cheer:1", credentials=grant)) == (401, "invalid_token")
-
-
-async def test_an_expired_grant_is_refused_with_its_events_id(
-    deployment: Deployment, client: httpx.AsyncClient
-) -> None:
-    now = int(time.time())
-    late = GAME.grant(iat=now - 100, exp=now - 31)
-    answer = await granted(client, deployment, "ann", late)
-    assert problem(answer) == (410, "grant_expired")
-    assert answer.json()["eventId"] == EVENT
-    # Clocks may differ by half a minute.
-    kind = await granted(
-        client, deployment, "kim", GAME.grant(sub="kim", jti="k", iat=now - 60, exp=now - 10)
-    )
-    assert kind.json()["status"] == "applied"
-
-
-async def test_the_expiry_is_judged_at_the_door_only(deploy: Any) -> None:
-    made: Deployment = await deploy(CONFIG)
-    now = int(time.time())
-    async with made.serving() as client:  # nobody works yet
-        expiring = GAME.grant(iat=now - 60, exp=now - 28)
-        assert (await submit(client, "ann", expiring, wait=0)).status_code == 202
-
-        async def too_late() -> bool:
-            return (await submit(client, "ann", expiring, wait=0)).status_code == 410
-
-        await until(too_late)
-        async with made.working():
-
-            async def counted() -> bool:
-                status: str | None = (await client.get(f"/events/{EVENT}")).json().get("status")
-                return status == "applied"
-
-            await until(counted)
-
-
 async def test_however_a_grant_is_written_or_signed_it_counts_once(
     deployment: Deployment, client: httpx.AsyncClient
 ) -> None:
@@ -341,49 +174,6 @@ async def test_a_batch_may_hold_grants_each_judged_alone(client: httpx.AsyncClie
     ]
     results = (await client.post("/update-scores", json=updates)).json()["results"]
     assert [r.get("code") or r["status"] for r in results] == ["accepted", "invalid_grant", "accepted"]
-
-
-def test_a_secret_that_is_being_replaced_still_verifies(deployment: Deployment) -> None:
-    old, new = "o" * 32, "n" * 32
-    grant, _ = new_grant(old, "ann", "boss-kill", 60)
-    environment = msgspec.structs.replace(deployment.environment, secret=new, secret_previous=old)
-    assert Grants(CONFIG, environment).read(grant, "ann").action == "boss-kill"
-    with pytest.raises(Problem, match="invalid_grant"):
-        Grants(CONFIG, msgspec.structs.replace(environment, secret_previous=None)).read(grant, "ann")
-
-
-@pytest.mark.parametrize(
-    ("tokens", "grants", "complaint"),
-    [
-        (
-            {"algorithms": ("EdDSA",), "keys": (GAME.pem,)},
-            {"algorithms": ("EdDSA",), "keys": (GAME.pem,)},
-            "set apart",
-        ),
-        (
-            {"algorithms": ("HS256",), "secret": "s" * 32},
-            {"algorithms": ("HS256",), "secret": "s" * 32},
-            "set apart",
-        ),
-        (
-            {"algorithms": ("EdDSA",), "jwks_url": "https://id.example/jwks"},
-            {"algorithms": ("EdDSA",), "jwks_url": "https://id.example/jwks"},
-            "set apart",
-        ),
-    ],
-)
-def test_a_key_for_tokens_is_not_taken_for_grants(
-    deployment: Deployment, tokens: dict[str, Any], grants: dict[str, Any], complaint: str
-) -> None:
-    auth = Auth(issuers=(Issuer(issuer="id", **tokens),), grant_issuers=(Issuer(issuer="game", **grants),))
-    with pytest.raises(ConfigurationError, match=complaint):
-        Grants(Config(auth=auth), deployment.environment)
-
-
-def test_the_name_of_our_own_issuer_is_taken(deployment: Deployment) -> None:
-    auth = Auth(grant_issuers=(Issuer(issuer="scoreboard", algorithms=("EdDSA",), keys=(GAME.pem,)),))
-    with pytest.raises(ConfigurationError, match="name of our own"):
-        Grants(Config(auth=auth), deployment.environment)
 
 
 FILE = """
@@ -483,147 +273,3 @@ async def test_a_backend_signs_grants_as_the_examples_show(
     out, _ = await asyncio.wait_for(process.communicate(), SECONDS)
     answer = await granted(client, deployment, user, out.decode().strip())
     assert (answer.json()["status"], answer.json()["duplicate"]) == ("applied", False)
-
-
-# Grants that a key had made, and what becomes of them with it.
-
-
-async def with_keys(deployment: Deployment, *names: str) -> list[tuple[str, str]]:
-    """Keys that may have grants made: (id, text) of each."""
-    async with Database.open(deployment.database_url) as database:
-        return [await create_key(database, name, [Scope.GRANT_CREATE]) for name in names]
-
-
-async def made(client: httpx.AsyncClient, key: str, user: str) -> str:
-    """A grant for a day, made for a service."""
-    body = {"userId": user, "action": "boss-kill", "expiresIn": "1d"}
-    answer = await client.post("/grants", json=body, headers=bearer(key))
-    text: str = answer.json()["actionId"]
-    return text
-
-
-async def test_what_a_revoked_key_had_granted_is_refused_within_two_seconds_on_all_processes(
-    deployment: Deployment, client: httpx.AsyncClient
-) -> None:
-    (stolen, stolen_text), (_, other_text) = await with_keys(deployment, "stolen", "other")
-    async with deployment.serving() as other:
-        both = (client, other)
-        used, unused, kept = [
-            await made(client, key, "rob") for key in (stolen_text, stolen_text, other_text)
-        ]
-        by_command, _ = new_grant(deployment.environment.secret or "", "rob", "boss-kill", 60)
-        for one in both:
-            assert (await granted(one, deployment, "rob", used)).json()["status"] == "applied"
-        async with Database.open(deployment.database_url) as database:
-            assert await revoke_key(database, stolen)
-        began = time.monotonic()
-
-        async def refused() -> bool:
-            answers = await asyncio.gather(*(granted(one, deployment, "rob", used) for one in both))
-            return {answer.status_code for answer in answers} == {422}
-
-        await until(refused)
-        assert time.monotonic() - began < 2
-        async with deployment.serving() as later:  # which has never seen one of that key
-            for one in (*both, later):
-                answer = await granted(one, deployment, "rob", unused)
-                assert problem(answer) == (422, "invalid_grant")
-                assert answer.json()["eventId"]
-                assert "revoked" in answer.json()["detail"]
-        for grant in (kept, by_command):
-            assert (await granted(other, deployment, "rob", grant)).json()["status"] == "applied"
-        assert await total(client, "rob") == 300
-
-
-async def test_what_a_key_had_granted_outlives_it_if_it_ends_otherwise(
-    deployment: Deployment, client: httpx.AsyncClient
-) -> None:
-    ((key_id, key),) = await with_keys(deployment, "rotated")
-    grant = await made(client, key, "ron")
-    async with Database.open(deployment.database_url) as database:
-        assert await rotate_key(database, key_id, 0)
-
-        async def ended() -> bool:
-            answer = await client.post("/grants", json={"userId": "a", "action": "win"}, headers=bearer(key))
-            return answer.status_code == 401
-
-        await until(ended)
-    assert (await granted(client, deployment, "ron", grant)).json()["status"] == "applied"
-
-
-async def test_givers_that_are_known_are_judged_without_the_database(deployment: Deployment) -> None:
-    (known, _), (revoked, _), (unknown, _) = await with_keys(deployment, "known", "revoked", "unknown")
-    async with Database.open(deployment.database_url) as database:
-        await revoke_key(database, revoked)
-        keys = Keys(database, Rates(RateLimits()))
-        policy = Policy(CONFIG, Grants(CONFIG, deployment.environment), keys)
-
-        async def judged(giver: str) -> str:
-            grant, _ = new_grant(deployment.environment.secret or "", "ann", "boss-kill", 60, giver)
-
-            def decide() -> str:
-                return policy.decide(Principal("user", "ann"), "ann", grant).type
-
-            try:
-                try:
-                    return decide()
-                except NotYetKnown as unknown:
-                    return await once_more(unknown, decide, "invalid_grant")
-            except Problem as refused:
-                return refused.code
-
-        before = [await judged(one) for one in (known, revoked, "k_none")]
-    # The pool is closed from here on.
-    assert [await judged(one) for one in (known, revoked, "k_none")] == before
-    assert before == ["boss-kill", "invalid_grant", "invalid_grant"]
-    assert await judged(unknown) == "unavailable"
-
-
-async def test_a_grant_of_another_issuer_has_no_giver(
-    deployment: Deployment, client: httpx.AsyncClient
-) -> None:
-    ((key_id, _),) = await with_keys(deployment, "unrelated")
-    async with Database.open(deployment.database_url) as database:
-        await revoke_key(database, key_id)
-    answer = await granted(client, deployment, "oto", GAME.grant(sub="oto", jti=f"{key_id}.1"))
-    assert answer.json()["status"] == "applied"
-
-
-async def test_events_are_found_by_the_key_that_had_their_grants_made_and_by_the_grants_issuer(
-    deployment: Deployment, client: httpx.AsyncClient
-) -> None:
-    (stolen, stolen_text), (_, other_text) = await with_keys(deployment, "giver", "another")
-    admin = bearer(await deployment.make_key(Scope.ADMIN))
-    by_stolen = [await made(client, stolen_text, "fay") for _ in range(2)]
-    assert (await granted(client, deployment, "fay", by_stolen[0])).status_code == 200
-    assert (await submit(client, "fay", by_stolen[1])).status_code == 200  # by a service, with its own key
-    assert (await submit(client, "fay", await made(client, other_text, "fay"))).status_code == 200
-    grants = [
-        GAME.grant(sub="fay", jti=f"{stolen}.x"),
-        EC.grant(iss="ec-server", sub="fay", jti="f1"),
-        SPACED.grant(iss="ec-server 2", sub="fay", jti="f1"),
-    ]
-    for grant in grants:
-        assert (await granted(client, deployment, "fay", grant)).json()["status"] == "applied"
-    await submit(client, "fay", "win:scoreboard")
-    assert await total(client, "fay") == 610
-
-    async def undone(**selection: Any) -> int:
-        body = {"userId": "fay", **selection}
-        tried = (await client.post("/admin/revoke", json=body | {"dryRun": True}, headers=admin)).json()
-        done = (await client.post("/admin/revoke", json=body, headers=admin)).json()
-        assert done["status"] == "applied"
-        assert tried["events"] == done["events"]
-        count: int = done["events"]
-        return count
-
-    assert await undone(keyId="k_000000000000") == await undone(grantIssuer="game") == 0
-    assert await undone(keyId=stolen) == 2
-    assert await undone(grantIssuer="ec-server") == 1
-    assert await undone(grantIssuer="scoreboard") == 1  # the other key's
-    assert await total(client, "fay") == 210
-    acts = (await client.get("/admin/audit", headers=admin)).json()["acts"]
-    assert "user fay, grants of ec-server" in [act["target"] for act in acts]
-    for wrong in ("", "a\0b", "x" * 257):
-        answer = await client.post("/admin/revoke", json={"grantIssuer": wrong}, headers=admin)
-        assert problem(answer) == (400, "invalid_field")

@@ -20,7 +20,7 @@ import nats
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from deployment import Deployment, bearer, submit, until
+from deployment import Deployment, bearer, problem, submit, until
 from scoreboard.auth.grants import new_grant
 from scoreboard.auth.key_acts import create_key, revoke_key
 from scoreboard.config import Action, Auth, Config, RateLimits
@@ -30,7 +30,6 @@ from scoreboard.event_ids import event_id_of_action
 from scoreboard.issuers import Issuer
 from scoreboard.model import Amend, Entry, Mark, Scope, Update, Verdict
 from signing import Signer, part
-from test_update_score import problem
 
 ISSUER, OTHER, GAME = Signer("EdDSA"), Signer("EdDSA"), Signer("EdDSA")
 RSA, EC = Signer("RS256"), Signer("ES256")

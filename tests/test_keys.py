@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from conftest import Clock
-from deployment import Deployment, bearer, submit, until
+from deployment import Deployment, bearer, problem, submit, until
 from processes import command, settings_of
 from scoreboard import sql
 from scoreboard.auth import Auth
@@ -40,7 +40,6 @@ from scoreboard.issuers import Issuer
 from scoreboard.model import Scope
 from scoreboard.rates import Rates
 from signing import Signer
-from test_update_score import problem
 
 GAME = Signer()
 CONFIG = Config(

@@ -15,7 +15,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from deployment import Deployment, bearer, submit, until
+from deployment import Deployment, bearer, problem, submit, until
 from scoreboard.api import outcomes
 from scoreboard.api.update_score import wait_of
 from scoreboard.config import Action, Auth, Board, Config
@@ -58,16 +58,6 @@ async def door(deploy: Any) -> AsyncIterator[httpx.AsyncClient]:
     async with (await deploy(CONFIG)).running() as made:
         yield made
         assert (await made.get("/boards/main")).json()["total"] == 0
-
-
-def problem(response: httpx.Response) -> tuple[int, str]:
-    """Status and code, once the form of the problem has been checked (RFC 9457)."""
-    assert response.headers["content-type"] == "application/problem+json"
-    body = response.json()
-    assert body["status"] == response.status_code
-    assert body["title"]
-    assert isinstance(body["retryable"], bool)
-    return response.status_code, body["code"]
 
 
 async def test_the_answer_carries_the_id_that_follows_from_user_and_action(client: httpx.AsyncClient) -> None:
