@@ -15,8 +15,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from by_hand import Raw, Stream, client_frame
 from scoreboard.live import Connection, hub, hubs, listen
-from watching import PATIENCE, Raw, Serving, Stream, client_frame, frame, serving, until
+from watching import PATIENCE, Serving, frame, serving, until
 
 ROWS = 100
 FRAME = len(msgspec.json.encode(frame(1, rows=ROWS))) + 100

@@ -15,7 +15,8 @@ from playwright.async_api import Page, async_playwright
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
-from watching import PATIENCE, Raw, Serving, frame, serving, token, until
+from by_hand import Raw
+from watching import PATIENCE, Serving, frame, serving, token, until
 
 # Playwright, which tests the page, brings a Node.js along, and with it the library ws: exactly pinned, and
 # installed with the other tools.

@@ -9,8 +9,9 @@ from uuid import uuid4
 
 import pytest
 
+from by_hand import Raw, client_frame
 from scoreboard.live import hubs
-from watching import Raw, Serving, client_frame, frame, serving, until
+from watching import Serving, frame, serving, until
 
 CONT, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
 AUTH = b'{"type":"auth","token":"none"}'

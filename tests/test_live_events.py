@@ -9,8 +9,9 @@ import httpx
 import msgspec
 import pytest
 
+from by_hand import Raw, Stream
 from scoreboard.live import EventStream, hub, hubs
-from watching import PATIENCE, Raw, Serving, Stream, frame, serving, token, until
+from watching import PATIENCE, Serving, frame, serving, token, until
 
 
 @pytest.fixture

@@ -9,10 +9,11 @@ import msgspec
 import pytest
 from websockets.asyncio.client import connect
 
+from by_hand import Raw
 from scoreboard.board import watching
 from scoreboard.live import hub, hubs, inbound, listen, members, you
 from scoreboard.live.watcher import BYE_MILLISECONDS, RETRY_SECONDS
-from watching import PATIENCE, Raw, frame, serving
+from watching import PATIENCE, frame, serving
 
 
 @pytest.mark.parametrize(

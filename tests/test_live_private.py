@@ -11,6 +11,7 @@ import httpx
 import msgspec
 import pytest
 
+from by_hand import Raw, Stream
 from conftest import Deploy
 from deployment import Deployment, bearer, frame_with, submit, watching
 from scoreboard.auth.key_acts import create_key, revoke_key
@@ -20,7 +21,7 @@ from scoreboard.config import Board, Config
 from scoreboard.database import Database
 from scoreboard.live import hubs, members
 from scoreboard.model import Scope
-from watching import SECRET, TRUSTED, Raw, Serving, Stream, frame, serving, token, until
+from watching import SECRET, TRUSTED, Serving, frame, serving, token, until
 
 LIVE = "/boards/inner/live"
 EVENTS = "/boards/inner/events"

@@ -14,8 +14,9 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
 
+from by_hand import Raw, client_frame
 from scoreboard.live import Connection, connection, hub
-from watching import PATIENCE, Raw, Serving, client_frame, frame, serving, until
+from watching import PATIENCE, Serving, frame, serving, until
 
 CONT, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
 

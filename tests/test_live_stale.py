@@ -11,10 +11,11 @@ from pathlib import Path
 import httpx
 import pytest
 
+from by_hand import Raw, Stream
 from plain_board import NAME, Valkey, board_on, chunks, configuration, row, running, told
 from scoreboard.board import Board, watching
 from scoreboard.live import hub
-from watching import Raw, Serving, Stream, frame, serving, until
+from watching import Serving, frame, serving, until
 
 HEARTBEAT = {"type": "heartbeat", "board": "main", "epoch": "e1", "seq": 1}
 STALE = HEARTBEAT | {"stale": True}
