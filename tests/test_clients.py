@@ -20,12 +20,12 @@ from browsing import Open
 from conftest import Deploy
 from deployment import SECONDS, Deployment, submit
 from foreign import host
+from pages_elsewhere import node
 from processes import started
 from scoreboard.api.embeds import Embed, Overlay
 from scoreboard.client import Client, Receipt
 from scoreboard.config import Config
 from test_docs import ROOT, SERVED, blocks, first_cells, section, text_of
-from test_watch import node
 
 CONFIG = msgspec.convert({"actions": {"point": {"points": 1}, "match-win": {"points": 10}}}, Config)
 WEB = ROOT / "src" / "scoreboard" / "web"
