@@ -19,13 +19,13 @@ from playwright.async_api import Page, expect
 from browsing import Open
 from conftest import Deploy
 from deployment import SECONDS, Deployment, submit
+from documents import ROOT, SERVED, blocks, first_cells, section, text_of
 from foreign import host
 from pages_elsewhere import node
 from processes import started
 from scoreboard.api.embeds import Embed, Overlay
 from scoreboard.client import Client, Receipt
 from scoreboard.config import Config
-from test_docs import ROOT, SERVED, blocks, first_cells, section, text_of
 
 CONFIG = msgspec.convert({"actions": {"point": {"points": 1}, "match-win": {"points": 10}}}, Config)
 WEB = ROOT / "src" / "scoreboard" / "web"

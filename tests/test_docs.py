@@ -1,15 +1,11 @@
-"""The documents say what is so: every setting, code, command and metric, and every example that runs."""
+"""The documents say what is so: every setting, code, command, metric and module, and every link."""
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import json
-import os
 import re
-import sys
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -18,56 +14,14 @@ import pytest
 from prometheus_client import REGISTRY
 
 import scoreboard
-from deployment import SECONDS
-from processes import Program, environment, started
+from documents import DOCUMENTS, ROOT, TEXTS, blocks, commands, first_cells, section, text_of
 from scoreboard import cli, config, issuers
 from scoreboard.config.places import URLS
 from scoreboard.errors import PROBLEMS
 from scoreboard.event_ids import event_id_of_action
 from scoreboard.live import inbound, watcher
 
-ROOT = Path(__file__).parent.parent
-DOCUMENTS = sorted(
-    [
-        *ROOT.glob("*.md"),
-        *ROOT.glob("docs/**/*.md"),
-        *ROOT.glob("examples/**/*.md"),
-        *ROOT.glob("deploy/**/*.md"),
-    ]
-)
-TEXTS = [
-    *DOCUMENTS,
-    *(ROOT / name for name in ("Dockerfile", "compose.yaml", ".dockerignore")),
-    *(
-        path
-        for name in ("deploy", "examples")
-        for path in sorted((ROOT / name).rglob("*.*"))
-        if path.suffix != ".pyc"
-    ),
-]
-SERVED = "http://127.0.0.1:8000"  # where the documents suppose that it serves
-CODE = r"`([^`]+)`"
 VALUES = {f"SCOREBOARD_{name.upper()}": example for name, (_, example) in URLS.items()}
-
-
-def text_of(name: str) -> str:
-    return (ROOT / name).read_text()
-
-
-def section(text: str, heading: str) -> str:
-    """What stands below a heading, up to the next of its rank or above."""
-    level = len(heading) - len(heading.lstrip("#"))
-    found = re.search(rf"^{re.escape(heading)}\n(.*?)(?=^#{{1,{level}}} |\Z)", text, re.DOTALL | re.MULTILINE)
-    assert found, f"no heading {heading!r}"
-    return found[1]
-
-
-def first_cells(text: str) -> list[str]:
-    """The code words in the first cells of all tables."""
-    return [word for row in re.findall(r"^\| (.*?) \|", text, re.MULTILINE) for word in re.findall(CODE, row)]
-
-
-# What there is, and what the documents say there is.
 
 
 def tables() -> Iterator[tuple[str, type[msgspec.Struct]]]:
@@ -183,13 +137,6 @@ def test_every_metric_is_documented_and_none_that_does_not_exist() -> None:
     assert documented == metrics
 
 
-def commands(command: click.Command, name: str) -> Iterator[tuple[str, click.Command]]:
-    yield name, command
-    if isinstance(command, click.Group):
-        for below, one in command.commands.items():
-            yield from commands(one, f"{name} {below}")
-
-
 def test_every_command_and_option_is_documented_and_none_that_does_not_exist() -> None:
     text = text_of("docs/commands.md")
     everywhere = set(re.findall(r"--[a-z-]+", text.partition("###")[0]))
@@ -303,142 +250,3 @@ def test_how_to_sign_a_grant_is_shown_as_the_examples_do_it() -> None:
 def test_the_worked_example_of_an_event_id_is_right() -> None:
     text = section(text_of("docs/protocol.md"), "### Event ids")
     assert f"eventId  {event_id_of_action('ann', 'point:1')}" in text
-
-
-# What can be run.
-
-
-class Walk:
-    """A reader who does what a document says: its marked blocks, in order, in one folder and one shell."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.program: Program | None = None
-        (folder / ".venv").mkdir()
-        (folder / ".venv" / "bin").symlink_to(Path(sys.executable).parent)
-
-    @asynccontextmanager
-    async def serving(self) -> AsyncIterator[None]:
-        async with started("up", "--port", "0", cwd=self.folder) as program:
-            await program.ready()
-            self.program = program
-            yield
-
-    async def run(self, block: str) -> str:
-        """Run a block as it stands, but for the port; its output."""
-        if self.program is not None:
-            block = block.replace(SERVED, self.program.url)
-        # Variables that one block sets are there in the next.
-        script = f"set -euo pipefail -o allexport; touch vars; . ./vars\n{block}\nexport -p > vars"
-        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        process = await asyncio.create_subprocess_exec(
-            *("bash", "-c", script),
-            cwd=self.folder,
-            env=environment({"PATH": path}),
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )
-        out, err = await asyncio.wait_for(process.communicate(), 3 * SECONDS)
-        assert process.returncode == 0, f"{block}\n{out.decode()}{err.decode()}"
-        return out.decode()
-
-
-STEP = re.compile(
-    r"^<!-- serve -->$|^<!-- run -->\n```sh\n(.*?)^```\n(?:\n```(?:json|text)\n(.*?)^```)?",
-    re.DOTALL | re.MULTILINE,
-)
-
-
-async def walk(document: str, folder: Path, *, served: bool) -> int:
-    """Follow a document: every block runs, and prints what stands below it. How many there were."""
-    steps = 0
-    reader = Walk(folder)
-    async with AsyncExitStack() as stack:
-        if served:
-            await stack.enter_async_context(reader.serving())
-        for step in STEP.finditer(text_of(document)):
-            if step[1] is None:
-                await stack.aclose()
-                await stack.enter_async_context(reader.serving())
-                continue
-            steps += 1
-            out = await reader.run(step[1])
-            if step[2] is not None:
-                pattern = re.escape(step[2]).replace("…", ".*")  # "…" stands for what differs each time
-                assert re.fullmatch(pattern, out if out.endswith("\n") else f"{out}\n"), out
-    return steps
-
-
-async def test_the_commands_of_the_readme_work_as_written(tmp_path: Path) -> None:
-    assert await walk("README.md", tmp_path, served=True) == 2
-
-
-async def test_the_quickstart_works_as_written(tmp_path: Path) -> None:
-    assert await walk("docs/quickstart.md", tmp_path, served=False) == 9
-
-
-def blocks(document: str, language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", text_of(document), re.DOTALL | re.MULTILINE)
-
-
-async def test_the_example_replays_a_history_and_compares(tmp_path: Path) -> None:
-    program = (sys.executable, str(ROOT / "examples" / "redis-history" / "replay.py"))
-    async with started("--port", "0", "--speed", "1e9", "--exit", cwd=tmp_path, program=program) as example:
-        out, _ = await asyncio.wait_for(example.process.communicate(), 3 * SECONDS)
-        assert example.process.returncode == 0
-        assert "12272 applied" in out.decode()
-        assert "As expected: 840 users, 21970 points" in out.decode()
-
-
-def test_the_composition_starts_roles_that_exist() -> None:
-    text = text_of("compose.yaml") + text_of("Dockerfile") + text_of("deploy/scoreboard.service")
-    there = dict(commands(cli.main, "scoreboard"))
-    lines = re.findall(r"(?:command: |ExecStart=\S*/)(scoreboard (?:.*\\\n)?.*)", text)
-    lines.append(" ".join(json.loads(re.findall(r"^CMD (.*)$", text, re.MULTILINE)[0])))
-    assert {line.split()[1] for line in lines} == {"api", "live", "worker", "up"}
-    for line in lines:
-        known = {opt for one in there[" ".join(line.split()[:2])].params for opt in one.opts}
-        assert set(re.findall(r"--[a-z-]+", line)) <= known, line
-
-
-def test_the_image_leaves_out_the_engines_alone() -> None:
-    pattern = re.search(r"\^\(([a-z|-]+)\)==", text_of("Dockerfile"))
-    assert pattern
-    project = text_of("pyproject.toml")
-    engines = re.search(r"^engines = \[\n(.*?)^\]", project, re.DOTALL | re.MULTILINE)
-    assert engines
-    assert set(pattern[1].split("|")) == set(re.findall(r'"([a-z-]+)==', engines[1]))
-    lock = text_of("requirements.lock")
-    for name in pattern[1].split("|"):
-        assert re.search(rf"^{name}==", lock, re.MULTILINE), name
-
-
-def test_every_metric_of_dashboard_and_alerts_exists() -> None:
-    series = {
-        sample + ending
-        for family in REGISTRY.collect()
-        if family.name.startswith("scoreboard_")
-        for sample in [family.name + ("_total" if family.type == "counter" else "")]
-        for ending in (("_bucket", "_sum", "_count") if family.type == "histogram" else ("",))
-    }
-    dashboard = json.loads(text_of("deploy/grafana.json"))
-    shown = {
-        name
-        for panel in dashboard["panels"]
-        for target in panel["targets"]
-        for name in re.findall(r"scoreboard_\w+", target["expr"])
-    }
-    assert len(shown) >= 20
-    assert shown <= series
-    rules = re.findall(r"^ +expr: (.*)$", text_of("deploy/alerts.yml"), re.MULTILINE)
-    assert len(rules) >= 10
-    for rule in rules:
-        assert set(re.findall(r"scoreboard_\w+", rule)) <= series, rule
-
-
-def test_every_alarm_has_its_section_and_says_what_to_do() -> None:
-    alarms = re.findall(r"^ +- alert: (\w+)$", text_of("deploy/alerts.yml"), re.MULTILINE)
-    text = section(text_of("docs/operations.md"), "## Alarms")
-    assert re.findall(r"^### (\w+)$", text, re.MULTILINE) == alarms
-    for alarm in alarms:
-        assert len(section(text, f"### {alarm}").split()) > 15, alarm
