@@ -18,7 +18,7 @@ from scoreboard.auth import keys
 from scoreboard.auth.key_acts import create_key, revoke_key
 from scoreboard.database import Database
 from scoreboard.model import Scope
-from test_straight import action, asked, get, post, raw, served
+from straight_way import action, asked, get, post, raw, served
 
 __all__ = ["asked", "served"]
 Served = tuple[Deployment, httpx.AsyncClient]
