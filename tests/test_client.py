@@ -15,8 +15,9 @@ from conftest import Deploy
 from deployment import SECONDS, Deployment, submit
 from gate import Gate, gate
 from scoreboard.client import Client, Receipt, Refused, Unreachable
-from scoreboard.config import Config
+from scoreboard.config import Config, RateLimits
 from scoreboard.event_ids import event_id_of_action
+from scoreboard.model import Scope
 
 T = TypeVar("T")
 BUSY = (
@@ -66,12 +67,33 @@ async def test_many_are_answered_each_in_order(deployment: Deployment, way: Gate
 
 async def test_a_refusal_says_its_code_and_is_not_repeated(deployment: Deployment, way: Gate) -> None:
     async with Client(way.url, deployment.token("bob")) as client:
-        with pytest.raises(Refused, match="may not be submitted this way") as refused:
+        with pytest.raises(Refused, match="can be submitted by a service only") as refused:
             await client.submit("bob", "point:1")
         assert (refused.value.code, refused.value.retryable) == ("action_not_allowed", False)
     assert len(way.seen("/update-score")) == 1
     with pytest.raises(ValueError, match="is not like"):
         Client("scores.example")
+
+
+async def test_a_refusal_is_told_once(deploy: Deploy) -> None:
+    limits = RateLimits(per_address="1000/s", per_user="1/h")
+    deployment = await deploy(Config(rate_limits=limits))
+    async with deployment.serving() as server:
+
+        async def told(credentials: str, user: str, action: str) -> str:
+            async with Client(str(server.base_url), credentials, patience=0) as client:
+                with pytest.raises(Refused) as refused:
+                    await client.submit(user, action)
+            return str(refused.value)
+
+        admin, ann = await deployment.make_key(Scope.ADMIN), deployment.token("ann")
+        assert await told(deployment.key, "ann", "pont:1") == "There is no action 'pont'."
+        assert await told(admin, "ann", "point:1") == "This needs a key with the scope score:write."
+        assert await told(ann, "bob", "point:1") == "The token's subject is not userId."
+        assert await told(ann, "ann", "point:1") == "Too many requests from this user."
+        assert await told("x.y.z", "ann", "point:1") == "The token is not a JWT."
+        expired = deployment.token("ann", lifetime=-60)
+        assert await told(expired, "ann", "point:1") == "The token has expired."
 
 
 async def test_a_lost_answer_is_asked_for_again_under_the_same_id(deployment: Deployment, way: Gate) -> None:

@@ -141,7 +141,7 @@ async def test_scores_by_people_who_do_not_program(up: tuple[Program, Path]) -> 
         assert (await run("score", "zoe", "fix:once", cwd=folder))[1].startswith("zoe: 1 counted before")
         status, _, err = await run("score", "zoe", "fly", cwd=folder)
         assert status == 1
-        assert "There is no action 'fly'" in err
+        assert err == "scoreboard: There is no action 'fly'.\n"
         assert (await client.get("/boards/main/users/zoe")).json()["score"] == 6005
 
 

@@ -155,7 +155,7 @@ class Problem(ScoreboardError):
 
     Args:
         code: the stable name, a key of ``PROBLEMS``, which gives status and title.
-        detail: what exactly is wrong, for the developer who reads it.
+        detail: what exactly is wrong, in a whole sentence: people are shown it instead of the title.
         event_id: the event's UUID in text, wherever it is known.
         retry_after: seconds after which trying again makes sense (``Retry-After``).
         extra: further members of the problem, by name.

@@ -60,7 +60,7 @@ async def read_body(headers: Mapping[bytes, bytes], receive: Receive, limit: int
         raise Problem("unsupported_media_type", "The body must not be compressed.")
     length = headers.get(b"content-length")
     if length is not None and int(length) > limit:
-        raise Problem("payload_too_large", f"At most {limit} bytes.")
+        raise Problem("payload_too_large", f"The body may have {limit} bytes at most.")
     body = b""
     while True:
         message = await receive()
@@ -69,7 +69,7 @@ async def read_body(headers: Mapping[bytes, bytes], receive: Receive, limit: int
         chunk: bytes = message.get("body", b"")
         body += chunk
         if len(body) > limit:
-            raise Problem("payload_too_large", f"At most {limit} bytes.")
+            raise Problem("payload_too_large", f"The body may have {limit} bytes at most.")
         if not message.get("more_body"):
             return body
 

@@ -242,7 +242,7 @@ def parse_all(body: bytes) -> list[Submission]:
     """An array of up to ``BATCH_UPDATES`` submissions, strictly. Raises ``Problem`` as ``parse`` does."""
     submissions = parsed(_submissions.decode, body)
     if len(submissions) > BATCH_UPDATES:
-        raise Problem("payload_too_large", f"At most {BATCH_UPDATES} updates a request.")
+        raise Problem("payload_too_large", f"A request may have {BATCH_UPDATES} updates at most.")
     refuse_duplicate_keys(body, 8 * len(submissions))
     return submissions
 

@@ -83,7 +83,7 @@ class Auth:
         scheme, _, credentials = authorization.partition(" ")
         credentials = credentials.strip()
         if scheme.lower() != "bearer" or not credentials:
-            raise Problem("missing_token", "Send it as: Authorization: Bearer <token or key>")
+            raise Problem("missing_token", "A token or key is sent as: Authorization: Bearer <token or key>")
         if credentials.startswith(KEY_PREFIX):
             return await self.keys.principal(credentials, address)
         try:

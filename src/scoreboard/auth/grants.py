@@ -32,6 +32,7 @@ PURPOSE = "grants"
 DEFAULT_SECONDS = 15 * 60
 ID_BYTES = 16  # of our own grants' ids: 128 random bits
 GRANT = Kind(
+    name="grant",
     code="invalid_grant",
     types=(TYPE,),
     bytes=2048,
@@ -71,10 +72,13 @@ class Grants:
         claims = found.claims
         issuer, grant_id, action = claims["iss"], claims["jti"], claims["act"]
         if not isinstance(grant_id, str) or not _ID.fullmatch(grant_id):
-            raise Problem("invalid_grant", "The claim jti must be 1 to 128 visible ASCII characters.")
+            raise Problem(
+                "invalid_grant", "The claim jti of the grant must be 1 to 128 visible ASCII characters."
+            )
         event_id = event_id_of_grant(issuer, grant_id)
         if not isinstance(action, str) or not _ACTION.fullmatch(action):
-            raise Problem("invalid_grant", "The claim act must be a type of action.", event_id=str(event_id))
+            msg = "The claim act of the grant must be a type of action."
+            raise Problem("invalid_grant", msg, event_id=str(event_id))
         if claims["sub"] != user:
             raise Problem("invalid_grant", "The grant is for another user.", event_id=str(event_id))
         if found.expired:

@@ -128,7 +128,8 @@ class Keys:
         """
         standing = self._givers.get(key_id)
         if standing is None:
-            raise NotYetKnown("It is not known which key had it made.", partial(self._look_up_giver, key_id))
+            msg = "It is not known which key had the grant made."
+            raise NotYetKnown(msg, partial(self._look_up_giver, key_id))
         return standing
 
     def _limit(self, address: str | None) -> None:

@@ -49,7 +49,7 @@ class Policy:
             grant = self._grants.read(action_id, user_id)
             action, reference, event_id = grant.action, grant.reference, grant.event_id
             if grant.giver is not None and not self._keys.stands(grant.giver):
-                raise _refused("invalid_grant", "The key that had it made has been revoked.", event_id)
+                raise _refused("invalid_grant", "The key that had the grant made has been revoked.", event_id)
         else:
             parts = _ACTION_ID.fullmatch(action_id)
             if parts is None:

@@ -34,6 +34,7 @@ _ALGORITHMS = {name: _JWS.get_algorithm_by_name(name) for name in ("HS256", "RS2
 class Kind(Struct, frozen=True):
     """What is expected: a user's token, or a grant."""
 
+    name: str
     code: str
     """The problem of one that is not in order."""
     types: tuple[str | None, ...]
@@ -60,17 +61,17 @@ def verified(text: str, keyrings: Mapping[str, Keyring], kind: Kind) -> Verified
         NotYetKnown: it may be in order, but the issuer's key is not known.
     """
     if len(text) > kind.bytes or not _FORM.fullmatch(text):
-        raise Problem(kind.code, f"This is not a compact JWT of at most {kind.bytes} bytes.")
+        raise Problem(kind.code, f"The {kind.name} is not a compact JWT of at most {kind.bytes} bytes.")
     try:
         parts = _JWS.decode_complete(text, options={"verify_signature": False})
         claims = msgspec.json.decode(parts["payload"])
     except (jwt.PyJWTError, ValueError, RecursionError) as error:
-        raise Problem(kind.code, "This is not a JWT.") from error
+        raise Problem(kind.code, f"The {kind.name} is not a JWT.") from error
     kid = _kid_of(parts["header"], kind)
     issuer = claims.get("iss") if isinstance(claims, dict) else None
     keyring = keyrings.get(issuer) if isinstance(issuer, str) else None
     if keyring is None:
-        raise Problem(kind.code, "Nobody we know issued this.")
+        raise Problem(kind.code, f"The {kind.name} has no issuer that is known here.")
     keys = keyring.keys
     signed_part = text.rpartition(".")[0].encode()
     # Taken apart once and verified with the key's algorithm, never with the one that the header names.
@@ -79,24 +80,25 @@ def verified(text: str, keyrings: Mapping[str, Keyring], kind: Kind) -> Verified
         and _ALGORITHMS[key.algorithm].verify(signed_part, key.material, parts["signature"])
         for key in keyring.fitting(kid)
     ):
-        raise Problem(kind.code, "The signature is not that of a key of this issuer.")
+        raise Problem(kind.code, f"The signature of the {kind.name} is not that of a key of its issuer.")
     now = time.time()
     if flaw := _flaw_of(claims, keyring.audience, kind, now):
-        raise Problem(kind.code, flaw)
+        raise Problem(kind.code, f"The {kind.name} {flaw}.")
     return Verified(claims, keyring, keys, claims["exp"] + LEEWAY_SECONDS <= now)
 
 
 def _kid_of(header: Mapping[str, Any], kind: Kind) -> str | None:
     """The key's name that a header gives, once the header is found in order."""
     if strange := header.keys() - HEADERS:
-        raise Problem(kind.code, f"The header {min(strange)!r} is not accepted.")
+        raise Problem(kind.code, f"The header {min(strange)!r} of the {kind.name} is not accepted.")
     typ, kid = header.get("typ"), header.get("kid")
     if typ is not None:
         typ = typ.lower().removeprefix("application/") if isinstance(typ, str) else "?"
     if typ not in kind.types:
-        raise Problem(kind.code, "The typ is not the one that is expected here.")
+        raise Problem(kind.code, f"The typ of the {kind.name} is not the one that is expected here.")
     if kid is not None and not (isinstance(kid, str) and 0 < len(kid) <= KID_CHARACTERS):
-        raise Problem(kind.code, f"The kid must be a text of at most {KID_CHARACTERS} characters.")
+        msg = f"The kid of the {kind.name} must be a text of at most {KID_CHARACTERS} characters."
+        raise Problem(kind.code, msg)
     return kid
 
 
@@ -104,17 +106,17 @@ def _flaw_of(claims: Mapping[str, Any], audience: str, kind: Kind, now: float) -
     """What is wrong with signed claims, in words, apart from having expired."""
     for name in kind.required:
         if name not in claims:
-            return f"The claim {name} is missing."
+            return f"lacks the claim {name}"
     named = claims["aud"]
     if audience != named and not (isinstance(named, list) and audience in named):
-        return "It is for another audience."
+        return "is for another audience"
     for name in ("exp", "iat", "nbf"):
         if name in claims and type(claims[name]) is not int:
-            return f"The claim {name} must be an integer."
+            return f"has a claim {name} that is not an integer"
     if max(claims.get("nbf", 0), claims.get("iat", 0)) > now + LEEWAY_SECONDS:
-        return "It is not valid yet."
+        return "is not valid yet"
     if claims["exp"] - claims.get("iat", int(now)) > LIFETIME_SECONDS + LEEWAY_SECONDS:
-        return f"The lifetime is more than {LIFETIME_SECONDS // 3600} hours."
+        return f"has a lifetime of more than {LIFETIME_SECONDS // 3600} hours"
     return None
 
 

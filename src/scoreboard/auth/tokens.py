@@ -30,6 +30,7 @@ LOCAL_AUDIENCE = "scoreboard"
 PURPOSE = "local tokens"
 REMEMBERED = 50_000  # verified tokens: about 20 MB, and 50 if all ids and names are as long as may be
 TOKEN = Kind(
+    name="token",
     code="invalid_token",
     types=("jwt", "at+jwt", None),
     bytes=4096,

@@ -45,7 +45,7 @@ class Refused(ClientError):
     def of(cls, problem: Mapping[str, Any]) -> Self:
         """From a problem's members (RFC 9457)."""
         code = problem["code"]
-        text = " ".join(filter(None, (problem.get("title", code), problem.get("detail"))))
+        text = problem.get("detail") or problem.get("title", code)  # the first says all that the second does
         return cls(code, text, retryable=problem.get("retryable", False), event_id=problem.get("eventId"))
 
 
