@@ -14,8 +14,47 @@ from deployment import Deployment, bearer, submit
 from poisoning import differences, letters, publish, refusing
 from processes import command, started
 from scoreboard import dead_letters, metrics
-from scoreboard.config import Action, Config
+from scoreboard.config import Action, Config, Queue
 from scoreboard.model import Rename, Scope
+
+
+@pytest.mark.parametrize(
+    ("act", "body"), [("ban", {"userId": "ann"}), ("revoke", {"userId": "ann"}), ("hide", {"userId": "ann"})]
+)
+async def test_an_act_that_cannot_be_carried_out_is_answered_as_dead(
+    deployment: Deployment, act: str, body: dict[str, Any]
+) -> None:
+    admin = bearer(await deployment.make_key(Scope.ADMIN))
+    async with deployment.running() as client:
+        await submit(client, "ann", "point:1")
+        async with deployment.database() as connection:
+            await connection.execute(f"ALTER TABLE audit ADD CONSTRAINT c CHECK (what <> '{act}') NOT VALID")
+            answer = await client.post(f"/admin/{act}", json=body, headers=admin)
+            await connection.execute("ALTER TABLE audit DROP CONSTRAINT c")
+        (letter,) = await letters(deployment)
+        done = answer.json()
+        assert (answer.status_code, done["status"], done["users"]) == (200, "dead", 0)
+        assert done.get("events", 0) == 0
+        assert (await submit(client, "ann", "point:2")).json()["boards"]["main"] == {
+            "score": 2, "rank": 1, "previousRank": 1
+        }  # fmt: skip
+        body = {"number": letter.number}
+        answer = await client.post("/admin/dead/retry", json=body, headers=admin)
+        assert answer.json()["status"] == "applied"
+        assert (await client.get("/boards/main/users/ann")).json()["rank"] == (1 if act == "ban" else None)
+
+
+async def test_an_act_that_one_partition_cannot_carry_out_tells_what_the_others_did(deploy: Deploy) -> None:
+    deployment = await deploy(Config(queue=Queue(partitions=2)))
+    admin = bearer(await deployment.make_key(Scope.ADMIN))
+    async with deployment.running() as client:
+        await submit(client, "ann", "point:1")
+        async with deployment.database() as connection:
+            # The partition that "ann" is not in has nothing to undo.
+            await connection.execute("ALTER TABLE audit ADD CONSTRAINT c CHECK (users <> 0) NOT VALID")
+            done = (await client.post("/admin/revoke", json={"userId": "ann"}, headers=admin)).json()
+        assert (done["status"], done["events"], done["users"]) == ("dead", 1, 1)
+        assert [one.what for one in await letters(deployment)] == ["amend"]
 
 
 async def test_a_dead_event_is_tried_again_through_the_log_and_counts_once(deploy: Deploy) -> None:
@@ -214,5 +253,16 @@ async def test_the_command_line_shows_and_settles_dead_letters(tmp_path: Path) -
         status, _, err = await command("dead", "retry", numbers[0], cwd=tmp_path)
         assert status == 1
         assert f"No dead letter {numbers[0]} waits" in err
+        connection = await asyncpg.connect(url)
+        await connection.execute(
+            "ALTER TABLE audit ADD CONSTRAINT c CHECK (what NOT IN ('ban', 'revoke')) NOT VALID"
+        )
+        await connection.close()
+        told = (
+            "scoreboard: it could not be done, or not for all, and is set aside: see scoreboard dead list\n"
+        )
+        assert await command("ban", "eve", cwd=tmp_path) == (1, "", told)
+        none = "0 events of 0 users revoked\n"
+        assert await command("revoke", "--user", "eve", cwd=tmp_path) == (1, none, told)
         status, _, err = await command("dead", "show", "1", cwd=tmp_path)
         assert (status, err) == (1, "scoreboard: there is no dead letter 1; see: scoreboard dead list\n")

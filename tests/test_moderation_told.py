@@ -162,4 +162,9 @@ async def test_the_command_line_does_the_same(tmp_path: Path) -> None:
         status, _, refused = await command("revoke", *never, cwd=tmp_path)
         assert (status, refused.count("\n")) == (1, 1)
         assert "since is outside the years 1 to 9999" in refused
+        worker = up.children()["scoreboard worker"]
+        worker.suspend()
+        late = await done("hide", "ann")
+        worker.resume()
+        assert late == "accepted: it is in the log and will be done\n"
         assert "ledger = totals = board" in await done("verify")

@@ -1,7 +1,8 @@
 """Moderation over HTTP: bans, hiding, undoing, what is held back, who did what. Scope ``admin``.
 
-Every act is a command through the log: it is answered once it has been applied, with what it changed, or 202
-if that takes longer than ``WAIT_SECONDS``. ``dryRun`` tells what it would change and changes nothing.
+Every act is a command through the log: it is answered once it has been applied, with what it changed, or has
+been set aside because it could not be; or 202 if that takes longer than ``WAIT_SECONDS``. ``dryRun`` tells
+what it would change and changes nothing.
 ``GET /users/{userId}/events`` explains a score; it is for the user itself, too.
 """
 
@@ -33,7 +34,7 @@ from scoreboard.api.responses import WHO, WRITE, problems
 from scoreboard.api.services import Services
 from scoreboard.errors import DatabaseUnavailable, Problem
 from scoreboard.history import Act, Held, History
-from scoreboard.model import Amend, Mark, Principal, Verdict
+from scoreboard.model import Amend, Mark, Principal, Result, Verdict
 from scoreboard.texts import KEY_ID_PATTERN, flaw_of_user_id
 
 ROWS = 1_000  # a page at most
@@ -82,9 +83,12 @@ class Selection(Struct, frozen=True, forbid_unknown_fields=True, rename="camel")
 
 
 class Done(Struct, frozen=True, rename="camel", omit_defaults=True):
-    """What an act did; ``accepted``: it is in the log and will be done."""
+    """What an act did."""
 
     status: str
+    """``applied``; ``accepted``: it is in the log and will be done; ``dead``: it could not be done and is set
+    aside, in at least one partition: what the others did stands.
+    """
     act_id: str
     events: int | None = None
     users: int | None = None
@@ -133,7 +137,9 @@ def routes(services: Services) -> list[HTTPRouteHandler]:
         unknown: tuple[str, ...] = ()
         with suppress(DatabaseUnavailable):  # the act is done all the same
             unknown = await history.unknown(database, commands[0])
-        return Response(Done("applied", str(UUID(bytes=act)), events, users, unknown), status_code=200)
+        # Each is applied or dead, wholly: nothing else becomes of a command.
+        status = Result.DEAD if any(one.status is Result.DEAD for one in done) else Result.APPLIED
+        return Response(Done(status, str(UUID(bytes=act)), events, users, unknown), status_code=200)
 
     def mark(act: str, what: str, on: bool, summary: str) -> HTTPRouteHandler:
         @post(f"/admin/{act}", name=act, operation_id=act, summary=summary, **_answers())

@@ -13,7 +13,16 @@ from typing import Any
 import click
 import msgspec
 
-from scoreboard.cli.command import DATABASE, Deployment, command, main, reason_option, tell, with_database
+from scoreboard.cli.command import (
+    DATABASE,
+    Deployment,
+    command,
+    fail,
+    main,
+    reason_option,
+    tell,
+    with_database,
+)
 from scoreboard.model import Scope, Verdict
 from scoreboard.texts import flaw_of_user_id
 
@@ -33,8 +42,10 @@ def _mark(act: str, told: str, summary: str) -> None:
         if flaw := flaw_of_user_id(user):
             raise click.BadParameter(flaw, param_hint="USER")
         done = ask(deployment, act, {"userId": user, "reason": reason})
-        tell(f"{user} is {told}")
-        _note(done)
+        if not _on_its_way(done):
+            _refuse_dead(done)
+            tell(f"{user} is {told}")
+            _note(done)
 
     run.__doc__ = summary
     command(main, act)(run)
@@ -71,8 +82,7 @@ def _amend(verdict: Verdict, told: str, summary: str, name: str = "") -> None:
         body = {name: value for name, value in body.items() if value is not None}
         waits = verdict is Verdict.REVOKE and list(body) == ["eventId"]
         done = ask(deployment, verdict.value, body | {"reason": reason, "dryRun": dry_run})
-        if done.get("status") == "accepted":
-            click.echo("accepted: it is in the log and will be done")
+        if _on_its_way(done):
             return
         would = "would be " if dry_run else ""
         click.echo(f"{done['events']} events of {done['users']} users {would}{told}")
@@ -80,6 +90,7 @@ def _amend(verdict: Verdict, told: str, summary: str, name: str = "") -> None:
             tell(f"  {line['board']}  {line['userId']}: {line['score']} -> {line['scoreAfter']}")
         if len(done.get("differences", ())) > SHOWN:
             click.echo("  …")
+        _refuse_dead(done)
         _note(done, f": it {'would' if dry_run else 'will'} be revoked when it comes" if waits else "")
 
     run.__doc__ = summary
@@ -150,6 +161,20 @@ def _time(flag: str, text: str | None) -> str | None:
     except ValueError as error:
         raise click.BadParameter("is not a time like 2026-11-26T20:15:00Z", param_hint=flag) from error
     return (at if at.tzinfo else at.replace(tzinfo=UTC)).isoformat()
+
+
+def _on_its_way(done: dict[str, Any]) -> bool:
+    """Is an act still to be done? Then say so."""
+    if done.get("status") != "accepted":
+        return False
+    click.echo("accepted: it is in the log and will be done")
+    return True
+
+
+def _refuse_dead(done: dict[str, Any]) -> None:
+    """End the command if the act, or a part of it, could not be done."""
+    if done.get("status") == "dead":
+        fail("it could not be done, or not for all, and is set aside: see scoreboard dead list")
 
 
 def _note(done: dict[str, Any], more: str = "") -> None:
