@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 import nats
 
 from deployment import Deployment, until
-from scoreboard import dead_letters
+from scoreboard import dead_letters, metrics
 from scoreboard.board import Board
 from scoreboard.database import Database
 from scoreboard.envelope import Sealer, encode_entry
@@ -52,6 +52,15 @@ async def audit(deployment: Deployment, expected: Sequence[Update]) -> None:
 
         await until(same)
         await board.close()
+
+
+async def counted(waiting: int) -> None:
+    """The gauge says how many letters wait; the worker sets it after it has answered."""
+
+    async def told() -> bool:
+        return bool(metrics.DEAD_WAITING._value.get() == waiting)
+
+    await until(told)
 
 
 async def letters(deployment: Deployment) -> list[dead_letters.Letter]:

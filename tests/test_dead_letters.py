@@ -11,9 +11,9 @@ import pytest
 
 from conftest import Deploy
 from deployment import Deployment, bearer, submit
-from poisoning import differences, letters, publish, refusing
+from poisoning import counted, differences, letters, publish, refusing
 from processes import command, started
-from scoreboard import dead_letters, metrics
+from scoreboard import dead_letters
 from scoreboard.config import Action, Config, Queue
 from scoreboard.model import Rename, Scope
 
@@ -114,7 +114,7 @@ async def test_a_dropped_event_is_revoked_for_good_unless_it_is_tried_again(depl
         dropped = await client.post("/admin/dead/drop", json=body, headers=bearer(admin))
         assert dropped.json()["status"] == "dropped"
         assert (await client.get(f"/events/{letter.event_id}")).json()["status"] == "revoked"
-        assert metrics.DEAD_WAITING._value.get() == 0
+        await counted(0)
         retried = await client.post("/admin/dead/retry", json=body, headers=bearer(admin))
         assert retried.json()["status"] == "applied"
         async with refusing(deployment, "bob"):
@@ -149,7 +149,7 @@ async def test_a_letter_whose_event_came_again_and_counts_is_not_dropped(deploym
         assert (await drop(letter))["status"] == "applied"
         assert [one.settled for one in await letters(deployment)] == ["retried"]
         assert (await client.get(f"/events/{letter.event_id}")).json()["status"] == "applied"
-        assert metrics.DEAD_WAITING._value.get() == 0
+        await counted(0)
         async with deployment.database() as connection:
             told = await connection.fetchrow("SELECT what, events FROM audit WHERE what LIKE '% dead'")
             assert tuple(told or ()) == ("drop dead", 0)
@@ -171,7 +171,7 @@ async def test_a_dropped_letter_waits_again_once_its_event_is_restored(deploymen
             await submit(client, "eve", "point:1")
             assert (await letters(deployment))[0].settled == "dropped", "whoever sends it again opens nothing"
             assert (await act("restore", eventId=event_id))["status"] == "applied"
-            assert metrics.DEAD_WAITING._value.get() == 1
+            await counted(1)
             await submit(client, "eve", "point:1")
             assert [one.settled for one in await letters(deployment)] == [None]
             assert (await client.get(f"/events/{event_id}")).json()["status"] == "dead"
@@ -184,7 +184,7 @@ async def test_a_dropped_letter_waits_again_once_its_event_is_restored(deploymen
         assert (await submit(client, "bob", "point:1")).json()["status"] == "revoked"
         assert (await act("dead/drop", number=letter.number))["status"] == "dropped"
         assert (await act("restore", eventId=str(letter.event_id)))["events"] == 1
-        assert metrics.DEAD_WAITING._value.get() == 0
+        await counted(0)
     assert await differences(deployment) == []
 
 
@@ -214,7 +214,7 @@ async def test_a_dead_command_is_tried_again_whatever_it_is(deployment: Deployme
         assert [one.what for one in commands] == ["rename", "mark", "amend", "settle"]
         done = [await act("dead/retry", number=one.number) for one in commands]
         assert [one["status"] for one in done] == ["applied", "applied", "applied", "dropped"]
-        assert metrics.DEAD_WAITING._value.get() == 0
+        await counted(0)
         assert [one.settled for one in await letters(deployment)] == ["dropped", *["retried"] * 4]
         told = await connection.fetch("SELECT kind FROM commands ORDER BY accept_no")
         assert [row["kind"] for row in told] == kinds

@@ -12,9 +12,9 @@ import pytest
 
 from crashing import ISOLATING
 from deployment import Deployment, bearer, submit
-from poisoning import audit, event, letters, publish
+from poisoning import audit, counted, event, letters, publish
 from processes import settings_of, started
-from scoreboard import dead_letters, metrics
+from scoreboard import dead_letters
 from scoreboard.book import Book
 from scoreboard.database import translated
 from scoreboard.errors import BadData, DatabaseUnavailable, Fenced
@@ -67,7 +67,7 @@ async def test_poison_is_set_aside_alone_wherever_it_stands(deployment: Deployme
         assert (state["status"], state["userId"]) == ("dead", "nul")
         other = await client.get(f"/events/{found[0].event_id}", headers=bearer(deployment.token("ann")))
         assert other.json()["code"] == "unknown_event"
-        assert metrics.DEAD_WAITING._value.get() == len(POISON)
+        await counted(len(POISON))
         async with deployment.database() as connection:
             last = await connection.fetchval("SELECT last FROM cursor")
             assert last == await connection.fetchval("SELECT max(accept_no) / 1024 FROM events")
