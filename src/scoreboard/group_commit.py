@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 WAITING_ENTRIES = 20_000  # entries a process that may wait for an envelope: about 6 MB, 40 full envelopes
 RETRY_MOST = 30  # seconds; what drains more slowly than that cannot be foretold
-GATHER_SECONDS = 0.003  # at most; a small part of what an answer takes under load
+LINGER_SECONDS = 0.003  # at most, for what is on its way; a small part of what an answer takes under load
 WEIGHT = 0.1  # of the newest envelope in the mean time that one takes: the last ten or so count
 
 
@@ -155,7 +155,7 @@ class GroupCommit:
 
     async def _all_that_came(self, waiting: deque[_Waiting]) -> None:
         """Return once no connection brings more at this moment, an envelope is full, or after a while."""
-        until, before = time.monotonic() + GATHER_SECONDS, 0
+        until, before = time.monotonic() + LINGER_SECONDS, 0
         while before < len(waiting) < ENTRIES and time.monotonic() < until:
             before = len(waiting)
             await asyncio.sleep(0)

@@ -35,7 +35,7 @@ ENVELOPE_BYTES = Histogram(
 )
 PUBLISH_SECONDS = Histogram(
     "scoreboard_publish_seconds",
-    "Time until an envelope was synced to disk in the log",
+    "Time from sending an envelope to the log until it was synced to disk",
     buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2),
 )
 WAITING = Gauge(
