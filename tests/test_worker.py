@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import signal
 import sys
 import time
@@ -13,12 +14,15 @@ import httpx
 import msgspec
 import nats
 import pytest
+from redis.asyncio import Redis
 
+from conftest import Deploy
 from crashing import STEPS
 from deployment import SECONDS, Deployment, frame_with, free_port, is_ready, submit, until, watching
 from processes import settings_of, started
-from scoreboard import metrics
+from scoreboard import config, metrics
 from scoreboard.board import Board
+from scoreboard.config import Config
 from scoreboard.database import Database
 from scoreboard.database.server import LOCK_CLASS
 from scoreboard.envelope import Sealer, encode_entry
@@ -260,3 +264,23 @@ async def test_roles_apart_do_what_they_do_together(deployment: Deployment, tmp_
         refused = await submit(screen, "ann", "point:2")
         assert refused.status_code == 404
         assert (await door.get("/boards/main/live")).status_code in (404, 405)
+
+
+async def test_a_board_that_nobody_can_read_holds_up_no_other(deploy: Deploy) -> None:
+    deployment = await deploy(Config(boards={"first": config.Board(), "main": config.Board()}))
+    meta = f"{deployment.name}:{{first:all}}:meta"
+    async with deployment.serving() as client, Redis.from_url(deployment.environment.board) as redis:
+        async with deployment.working():
+            assert (await submit(client, "ann", "point:1")).json()["status"] == "applied"
+        await redis.delete(meta)
+        await redis.set(meta, "no hash")
+        numbers = itertools.count(2)
+
+        async def ranked() -> bool:
+            answer = (await submit(client, "ann", f"point:{next(numbers)}")).json()
+            assert answer["boards"]["first"]["rank"] is None
+            return bool(answer["boards"]["main"]["rank"] == 1)
+
+        async with deployment.working(built=False):
+            await until(ranked)
+        await redis.delete(meta)

@@ -56,7 +56,7 @@ class _Partition:
         self.upto = 0
         """The last accept_no of what has been committed."""
         self.told: dict[str, int | None] = {}
-        """How far each board has been told; ``None``: not known, it must catch up."""
+        """How far each board has been told; ``None``: not known, it must catch up, the first one first."""
         self.missed = True
         """Has something been committed that will not come through ``arrived``? Then all must catch up."""
         self.advanced: dict[str, float] = {}
@@ -126,7 +126,7 @@ class Refresher:
                 await state.begun.wait()
             batches = await self._next(state)
             if state.missed:
-                state.missed, state.told = False, dict.fromkeys(self._boards)
+                state.missed, state.told = False, dict.fromkeys(state.told or self._boards)
             if self._behind(state) and time.monotonic() >= state.again:
                 try:
                     await self._catch_up(state, partition, tasks)
@@ -221,6 +221,7 @@ class Refresher:
         for board, told in list(state.told.items()):
             if told is not None or board in self._rebuilding:
                 continue
+            state.told[board] = state.told.pop(board)  # the last from now on: if it fails, others come first
             upto = state.upto  # read before the rows: they hold all of it, and perhaps more
             position = await self.board.position(board)
             if board in self._rebuilding:
