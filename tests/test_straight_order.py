@@ -12,6 +12,7 @@ import pytest
 
 from conftest import Deploy
 from deployment import Deployment, submit
+from scoreboard.api.connection import HEAD_BYTES
 from scoreboard.api.deadlines import Deadlines
 from scoreboard.group_commit import GroupCommit
 from straight_way import CONFIG, action, asked, get, post, raw, served
@@ -133,3 +134,20 @@ async def test_a_stream_behind_a_read_is_not_ended_with_the_idle(
         assert await idle.ended()
         await submit(client, "eve", "point:1")
         await stream.until(b'"eve"')
+
+
+async def test_many_heads_that_come_in_pieces_are_not_one_long_head(
+    served: tuple[Deployment, httpx.AsyncClient],
+) -> None:
+    _, client = served
+    one = get("/boards/main", f"X-Long: {'x' * 4_000}")
+    async with raw(client) as connection:
+        connection.send(one[:100])
+        for _ in range(2 * HEAD_BYTES // len(one)):
+            connection.send(one[100:] + one[:100])  # the next one has begun
+            assert (await connection.answer()).status == 200
+        many = 2 * HEAD_BYTES // len(one)
+        connection.send(one[100:] + one * many + one[:100])
+        assert [(await connection.answer()).status for _ in range(many + 1)] == [200] * (many + 1)
+        connection.send(one[100:])
+        assert (await connection.answer()).status == 200

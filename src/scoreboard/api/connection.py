@@ -20,7 +20,9 @@ from scoreboard.api.straight import BODY_BYTES, Handler, Request, Straight, head
 from scoreboard.api.timed import Timed
 
 HEAD_BYTES = 64 * 1024
-"""Of a request's head; its last piece may be up to 256 KiB more. The parser has no bound itself."""
+"""Of a request's head; its last piece may be up to 256 KiB more, and so may the first one behind an earlier
+request. The parser has no bound itself.
+"""
 Protocol = TypeVar("Protocol", bound=asyncio.BaseProtocol)
 # Headers that a handler of the straight way may look at; one that comes twice is the application's to judge.
 _HEADERS = frozenset(
@@ -53,14 +55,14 @@ class Http(Timed):
                 return
             self._piece = data
         before = (self._in_head, self._in_body)
+        self._head += len(data)
+        self._new = 0 if any(before) else len(data)
         super().data_received(data)
         self._piece = b""
         if self._upgraded:
             return
-        if self._in_head:
-            self._head = self._head + len(data) if before[0] else len(data)
-            if self._head > HEAD_BYTES:
-                self._cut_off("The request's head is too large.")
+        if self._in_head and self._head > HEAD_BYTES:
+            self._cut_off("The request's head is too large.")
         self._review(anew=before != (self._in_head, self._in_body))
 
     def _is_known(self, data: bytes) -> bool:

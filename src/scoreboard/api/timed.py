@@ -27,7 +27,8 @@ class Timed(HttpToolsProtocol):
         self._upgraded = False
         self.deadline: float | None = None
         self._in_head = self._in_body = False
-        self._head = 0
+        self._head = self._new = 0
+        """Bytes of the head that comes, and of the piece that comes if the next head begins with it."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client has connected; its first request is awaited."""
@@ -101,6 +102,7 @@ class Timed(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """The first byte of a request."""
         self._in_head = True
+        self._head, self._new = self._new, 0
         if not self.flow.write_paused:  # else the earlier answer has a deadline, which is the later one
             self._within(self._deadlines.seconds)
         super().on_message_begin()
