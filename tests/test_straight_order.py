@@ -14,6 +14,7 @@ from conftest import Deploy
 from deployment import Deployment, submit
 from scoreboard.api.connection import HEAD_BYTES
 from scoreboard.api.deadlines import Deadlines
+from scoreboard.api.timed import AT_ONCE
 from scoreboard.group_commit import GroupCommit
 from straight_way import CONFIG, action, asked, get, post, raw, served
 
@@ -151,3 +152,22 @@ async def test_many_heads_that_come_in_pieces_are_not_one_long_head(
         assert [(await connection.answer()).status for _ in range(many + 1)] == [200] * (many + 1)
         connection.send(one[100:])
         assert (await connection.answer()).status == 200
+
+
+@pytest.mark.parametrize("path", ["/boards/main", "/nothing"])
+async def test_more_requests_than_are_taken_at_once_end_the_connection(
+    served: tuple[Deployment, httpx.AsyncClient], path: str
+) -> None:
+    _, client = served
+    status = (await client.get(path)).status_code
+    async with raw(client) as connection:
+        for _ in range(2):
+            connection.send(get(path) * AT_ONCE)
+            answers = [await connection.answer() for _ in range(AT_ONCE)]
+            assert {one.status for one in answers} == {status}
+        connection.send(get(path) * (3 * AT_ONCE))
+        answers = [await connection.answer() for _ in range(AT_ONCE)]
+        assert {one.status for one in answers} == {status}
+        if answers[-1].headers.get("connection") != "close":
+            assert (await connection.answer()).status == 400
+        assert await connection.ended()

@@ -55,6 +55,7 @@ class Http(Timed):
                 return
             self._piece = data
         before = (self._in_head, self._in_body)
+        self._begun = 0
         self._head += len(data)
         self._new = 0 if any(before) else len(data)
         super().data_received(data)

@@ -15,6 +15,7 @@ from scoreboard.api.deadlines import Deadlines
 from scoreboard.api.straight import answer_of
 from scoreboard.errors import Problem
 
+AT_ONCE = 500  # requests in one piece: they are read, and many answered, in one turn of the loop; some 10 ms
 _MAPPED = "::ffff:"  # how a socket for both families tells IPv4 addresses
 
 
@@ -27,6 +28,8 @@ class Timed(HttpToolsProtocol):
         self._upgraded = False
         self.deadline: float | None = None
         self._in_head = self._in_body = False
+        self._begun = 0
+        """Requests of the piece that comes."""
         self._head = self._new = 0
         """Bytes of the head that comes, and of the piece that comes if the next head begins with it."""
 
@@ -89,6 +92,8 @@ class Timed(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         """What cannot be read as a request is answered like everything else; not before what came earlier."""
+        if self._begun > AT_ONCE:
+            msg = f"More than {AT_ONCE} requests came at once. Wait for the answers."
         earlier = self.cycle is not None and not self.cycle.response_complete  # type: ignore[redundant-expr]
         if earlier and not self._in_body:
             self.last_one()
@@ -101,6 +106,9 @@ class Timed(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """The first byte of a request."""
+        self._begun += 1
+        if self._begun > AT_ONCE:
+            raise OverflowError  # it ends the parsing; ``send_400_response`` is next
         self._in_head = True
         self._head, self._new = self._new, 0
         if not self.flow.write_paused:  # else the earlier answer has a deadline, which is the later one
