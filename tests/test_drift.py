@@ -11,9 +11,11 @@ import pytest
 
 from conftest import Deploy
 from deployment import frame, is_ready, submit, until, watching
-from drifting import MENDED_SECONDS, Broken, broken, restless, surplus_user, told
+from drifting import MENDED_SECONDS, USERS, Broken, broken, restless, surplus_user, told
 from scoreboard import drift
 from scoreboard.board import Board, form
+from scoreboard.database import Database
+from scoreboard.refresh import rebuild
 
 __all__ = ["restless"]
 
@@ -221,6 +223,40 @@ async def test_screens_see_what_is_mended(deploy: Deploy, monkeypatch: pytest.Mo
             while (again := await frame(socket)).get("top", [{"userId": "ghost"}])[0]["userId"] == "ghost":
                 pass
         assert again["top"] == first["top"]
+
+
+async def test_an_older_state_at_the_same_position_is_mended(
+    deploy: Deploy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    may, step = asyncio.Event(), drift.Checker._step
+
+    async def gated(checker: drift.Checker, *args: Any) -> None:
+        await may.wait()
+        await step(checker, *args)
+
+    monkeypatch.setattr(drift.Checker, "_step", gated)
+    async with broken(deploy) as it, Database.open(it.deployment.database_url) as database:
+        right = (await it.client.get("/boards/main")).json()["top"]
+        for way in (surplus_user, wrong_score, missing_wholly, wrong_name):
+            await way(it)
+        every = it.meta.removesuffix("meta") + "*"
+        older = {key: await it.redis.dump(key) for key in await it.redis.keys(every)}
+        upto = await it.redis.hget(it.meta, "upto:0")
+        assert await rebuild(database, it.board, "main") == USERS
+        await it.redis.delete(*await it.redis.keys(every))
+        for key, value in older.items():
+            await it.redis.restore(key, 0, value)
+        assert await it.redis.hget(it.meta, "upto:0") == upto
+        # It takes what comes next: its position is right.
+        assert (await submit(it.client, "u3", "point:after")).json()["boards"]["main"]["rank"] is not None
+        assert len(await it.board.compare("main", database.all_rows("main"))) >= 3
+        may.set()
+        await it.mended()
+
+        async def shown() -> bool:
+            return bool((await it.client.get("/boards/main")).json()["top"] == right)
+
+        await until(shown)
 
 
 async def test_a_board_whose_keys_are_gone_is_rebuilt(
