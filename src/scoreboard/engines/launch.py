@@ -1,10 +1,10 @@
 """A child's first steps, taken in the child itself: it becomes the engine or role that it was started for.
 
-In: ``PARENT SIGNAL IDENTITY PROGRAM [ARGUMENT …]``. Out: the program, in the same process, with its own
-arguments and nothing of ours. What happens before: under which identity it runs (``same``; ``namespace:ID``,
-a user namespace in which we are ID; ``drop:UID:GID``), and that the kernel sends it SIGNAL when its parent
-dies. It must never go on when one of these fails: an engine that outlives its supervisor would block the next
-start.
+In: ``PARENT SIGNAL IDENTITY PROCESSORS PROGRAM [ARGUMENT …]``. Out: the program, in the same process, with
+its own arguments and nothing of ours. What happens before: under which identity it runs (``same``;
+``namespace:ID``, a user namespace in which we are ID; ``drop:UID:GID``), on how many processors (0: all), and
+that the kernel sends it SIGNAL when its parent dies. It must never go on when one of these fails: an engine
+that outlives its supervisor would block the next start.
 
 Run as a file with ``python -I -S``, so it may import nothing but the standard library. It is a program and
 not a ``preexec_fn`` because code between fork and exec of a process with threads can deadlock.
@@ -25,9 +25,10 @@ EX_NOT_FOUND = 127  # what a shell answers when a program cannot be run
 
 def main() -> None:
     """Takes the steps; returns never."""
-    parent, death_signal, identity, *argv = sys.argv[1:]
+    parent, death_signal, identity, processors, *argv = sys.argv[1:]
     try:
         assume(identity)
+        confine(int(processors))
         # After the change of identity: a change of credentials clears the death signal.
         end_with_parent(int(parent), int(death_signal))
     except OSError as error:
@@ -54,6 +55,12 @@ def assume(identity: str) -> None:
         os.setgroups([])
         os.setgid(int(numbers[1]))
         os.setuid(int(numbers[0]))
+
+
+def confine(processors: int) -> None:
+    """Keeps to so many of the processors that we may use, where the system can (Linux); 0: to all of them."""
+    if processors and sys.platform.startswith("linux"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-processors:])
 
 
 def end_with_parent(parent: int, death_signal: int) -> None:

@@ -13,12 +13,13 @@ import asyncio
 import contextlib
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 
 from scoreboard.engines.folder import Kept, write_private
+from scoreboard.engines.identity import ENVIRONMENT
 from scoreboard.engines.process import Leftovers, Process
 from scoreboard.engines.server import LOOPBACK, STOP_SECONDS, Server, file_of, password, port
 from scoreboard.errors import Unavailable
@@ -51,6 +52,10 @@ class Nats(Server):
     name = "nats"
     title = "NATS"
     variable = "SCOREBOARD_QUEUE_URL"
+    # Its threads wake one another for each message, and across processors that costs more than what they do
+    # (docs/performance.md). One is enough for it; the second thread works while the first waits for the disk.
+    processors = 1
+    environment: Mapping[str, str] = {**ENVIRONMENT, "GOMAXPROCS": "2"}
 
     def __init__(self, data: Path, leftovers: Leftovers) -> None:
         super().__init__(data, leftovers)

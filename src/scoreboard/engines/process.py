@@ -49,14 +49,16 @@ class Process:
         output: IO[bytes] | int | None = None,
         pass_fds: Sequence[int] = (),
         identity: str = "same",
+        processors: int = 0,
         death_signal: int = signal.SIGKILL,
     ) -> Process:
-        """Starts a program; its output goes where ours goes, or to ``output``.
+        """Starts a program; its output goes where ours goes, or to ``output``. The rest is for ``launch.py``.
 
         Must be called in the main thread: the kernel takes the end of the calling thread for its parent's.
         """
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-I", "-S", LAUNCHER, str(os.getpid()), str(int(death_signal)), identity),
+            *(sys.executable, "-I", "-S", LAUNCHER),
+            *(str(os.getpid()), str(int(death_signal)), identity, str(processors)),
             *argv,
             env=env,
             stdin=subprocess.DEVNULL if stdin is None else stdin,

@@ -16,7 +16,7 @@ import signal
 import socket
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from scoreboard.engines.folder import Kept
@@ -53,6 +53,9 @@ class Server(ABC):
     stop_signal: signal.Signals = signal.SIGTERM
     death_signal: signal.Signals = signal.SIGKILL
     identity = "same"
+    processors = 0
+    """On how many it runs; 0: on all."""
+    environment: Mapping[str, str] = ENVIRONMENT
 
     def __init__(self, data: Path, leftovers: Leftovers) -> None:
         self.folder = data / self.name
@@ -135,10 +138,11 @@ class Server(ABC):
         with os.fdopen(_open_log(self._log), "ab") as log:
             return await Process.spawn(
                 argv,
-                env=ENVIRONMENT,
+                env=self.environment,
                 stdin=stdin,
                 output=log,
                 identity=self.identity,
+                processors=self.processors,
                 death_signal=self.death_signal,
             )
 
