@@ -73,6 +73,15 @@ async def test_everything_is_durable_and_nothing_listens_beyond_this_machine(dat
     assert not list((data / "valkey").glob("*.rdb"))
 
 
+async def test_nats_keeps_to_one_processor_and_the_others_may_use_all(data: Path) -> None:
+    ours_may = os.sched_getaffinity(0)
+    async with started(data) as (ours, _):
+        for name in ENGINES:
+            threads = psutil.Process(server_process(ours, name).pid).threads()
+            may = {frozenset(os.sched_getaffinity(thread.id)) for thread in threads}
+            assert may == {frozenset({max(ours_may)} if name == "nats" else ours_may)}, name
+
+
 @pytest.mark.parametrize(
     ("limits", "gib"),
     [
