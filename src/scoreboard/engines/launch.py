@@ -3,8 +3,8 @@
 In: ``PARENT SIGNAL IDENTITY PROCESSORS PROGRAM [ARGUMENT …]``. Out: the program, in the same process, with
 its own arguments and nothing of ours. What happens before: under which identity it runs (``same``;
 ``namespace:ID``, a user namespace in which we are ID; ``drop:UID:GID``), on how many processors (0: all), and
-that the kernel sends it SIGNAL when its parent dies. It must never go on when one of these fails: an engine
-that outlives its supervisor would block the next start.
+that the kernel sends it SIGNAL when its parent dies. It must never go on without its identity or that signal:
+an engine that outlives its supervisor would block the next start.
 
 Run as a file with ``python -I -S``, so it may import nothing but the standard library. It is a program and
 not a ``preexec_fn`` because code between fork and exec of a process with threads can deadlock.
@@ -12,6 +12,7 @@ not a ``preexec_fn`` because code between fork and exec of a process with thread
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import sys
@@ -60,7 +61,8 @@ def assume(identity: str) -> None:
 def confine(processors: int) -> None:
     """Keeps to so many of the processors that we may use, where the system can (Linux); 0: to all of them."""
     if processors and sys.platform.startswith("linux"):
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-processors:])
+        with contextlib.suppress(PermissionError):  # a sandbox may forbid it; then it only costs more
+            os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-processors:])
 
 
 def end_with_parent(parent: int, death_signal: int) -> None:
