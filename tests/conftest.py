@@ -27,8 +27,16 @@ os.environ["SSL_CERT_DIR"] = str(Path(__file__).parent)
 
 pytest_plugins = ["browsing"]
 
+# Files that take a minute or more, of one deployment after the other: begun first, or at the end one process
+# works on the last of them while the others have nothing left.
+LONG = ("test_up.py", "test_torture.py", "test_watch.py")
 _numbers = itertools.count(1)
 Deploy = Callable[..., Awaitable[Deployment]]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The long files first; all else in its order."""
+    items.sort(key=lambda item: item.path.name not in LONG)
 
 
 @pytest.fixture(scope="session")
