@@ -9,6 +9,7 @@ import os
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import asyncpg
 import psutil
@@ -28,7 +29,7 @@ from own_engines import (
     write,
 )
 from scoreboard.config import Environment
-from scoreboard.engines import Engines, Urls, engines, folder, postgres
+from scoreboard.engines import Engines, Urls, engines, folder, launch, postgres
 from scoreboard.errors import EngineError
 
 __all__ = ["data"]
@@ -80,6 +81,20 @@ async def test_nats_keeps_to_one_processor_and_the_others_may_use_all(data: Path
             threads = psutil.Process(server_process(ours, name).pid).threads()
             may = {frozenset(os.sched_getaffinity(thread.id)) for thread in threads}
             assert may == {frozenset({max(ours_may)} if name == "nats" else ours_may)}, name
+
+
+def test_where_nobody_may_choose_processors_a_program_starts_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[Any] = []
+
+    def forbid(*given: Any) -> None:
+        asked.append(given)
+        raise PermissionError
+
+    monkeypatch.setattr(os, "sched_setaffinity", forbid)
+    launch.confine(1)
+    assert asked == [(0, [max(os.sched_getaffinity(0))])]
 
 
 @pytest.mark.parametrize(
