@@ -79,8 +79,9 @@ async def agree(board: Board, plain: Plain) -> Frame:
     scores = {line.user_id: line.score for line in expected}
     pairs = [(NAME, user) for user in USERS]
     assert await board.ranks(pairs) == [(scores.get(user), ranks.get(user)) for user in USERS]
-    for user in USERS:
-        assert await board.around(NAME, user) == plain.around(user)
+    for user, standing in zip(USERS, await board.standings(pairs), strict=True):
+        assert standing is not None
+        assert standing.around() == plain.around(user)
     frame = await board.frame(NAME)
     assert frame is not None
     assert frame.top == expected[:TOP]
@@ -172,7 +173,7 @@ async def test_a_board_that_is_built_for_the_first_time_takes_updates_meanwhile(
         assert ranks == {USERS[0]: (None, None)}  # nothing to rank on yet
         assert await made.position(NAME) is None
         assert await made.page(NAME, limit=1) is None
-        assert await made.around(NAME, USERS[0]) is None
+        assert await made.standings([(NAME, USERS[0])]) == [None]
         assert await made.ranks([(NAME, USERS[0])]) == [(None, None)]
         assert await made.frame(NAME) == frame  # the last one stays on the screens
         yield data.draw(st.permutations(history[:cut]))

@@ -338,7 +338,9 @@ async def test_all_keys_of_a_board_lie_in_one_slot_of_a_cluster(tmp_path: Path) 
             await board.rebuild(NAME, upto={}, rows=chunks([row("a", 1, 1), row("b", 2, 2)]))
             await board.catch_up(NAME, [row("b", 0, 3)], partition=0, upto=2)
             assert await shown(board) == [("a", 1), ("b", 0)]
-            assert await board.around(NAME, "b") is not None
+            (standing,) = await board.standings([(NAME, "b")])
+            assert standing is not None
+            assert standing.around() is not None
 
 
 async def test_a_cancellation_is_never_swallowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

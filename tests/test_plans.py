@@ -22,6 +22,7 @@ EACH_BATCH = {
     "known_commands": ("uuid[]", "'{}'"),
     "users": ("text[]", "'{}'"),
     "scores": ("text[], text[]", "'{}', '{}'"),
+    "known": ("text[], text[]", "'{}', '{}'"),
 }
 
 

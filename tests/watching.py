@@ -18,6 +18,7 @@ from scoreboard.api.application import Application
 from scoreboard.api.connection import http
 from scoreboard.api.deadlines import Deadlines
 from scoreboard.api.health import EngineStates
+from scoreboard.api.places import Places
 from scoreboard.api.services import Services
 from scoreboard.auth import Auth
 from scoreboard.auth.keys import Keys
@@ -103,7 +104,15 @@ async def serving(
         deadlines = Deadlines(connections, patience, tick=patience / 10)
         engines = EngineStates(config, database, board, None, ())
         app = Application(
-            Services(config=config, database=database, board=board, hubs=hubs, auth=auth, engines=engines)
+            Services(
+                config=config,
+                database=database,
+                board=board,
+                hubs=hubs,
+                places=Places(board, database, config.boards),
+                auth=auth,
+                engines=engines,
+            )
         )
         settings = {"ws": protocol(hubs), "http": http(deadlines), "lifespan": "off", "log_config": None}
         server = uvicorn.Server(uvicorn.Config(app, **settings))  # type: ignore[arg-type]

@@ -25,6 +25,7 @@ from scoreboard.api import demo as demo_routes
 from scoreboard.api import grants as grant_routes
 from scoreboard.api.at_once import AtOnce
 from scoreboard.api.cross_origin import CrossOrigin
+from scoreboard.api.places import Place
 from scoreboard.api.readers import Readers
 from scoreboard.api.services import Services
 from scoreboard.api.straight import Handler, Straight
@@ -57,9 +58,14 @@ class Application:
             for name, board in services.config.boards.items()
             if board.public
         }
+        places: dict[tuple[bytes, bytes], Handler] = {
+            (b"GET", f"/boards/{name}/users".encode()): Place(services.places, name)
+            for name, board in services.config.boards.items()
+            if board.public
+        }
         if services.door is not None:
             straight[b"POST", b"/update-score"] = AtOnce(services.door)
-        self.straight = Straight(straight)
+        self.straight = Straight(straight, below=places)
         """What is answered before it gets here."""
         self._cross_origin = CrossOrigin(self._answer, Origins(services.config.web.origins))
         readers = Readers(services.config, services.auth)

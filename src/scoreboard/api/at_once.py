@@ -30,10 +30,12 @@ _HEAD = head_of(
 class AtOnce:
     """The handler of ``POST /update-score`` on the straight way."""
 
+    keeps = True
+
     def __init__(self, door: UpdateScore) -> None:
         self._door, self._auth, self._policy = door, door.auth, door.policy
 
-    def read(self, headers: Mapping[bytes, bytes]) -> tuple[Known, Sequence[str]] | None:
+    def read(self, _: bytes, headers: Mapping[bytes, bytes], /) -> tuple[Known, Sequence[str]] | None:
         """Where to look who asks, and from where it was forwarded."""
         authorization = headers.get(b"authorization")
         if authorization is None or headers.get(b"content-type") != b"application/json":

@@ -116,12 +116,7 @@ def routes(services: Services, readers: Readers) -> list[HTTPRouteHandler]:
     ) -> Response[Around]:
         await readers.may_read(request, board)
         user = user_in_path(request, user_id)
-        around = await ranking.around(board, user)
-        if around is None:
-            known = await services.database.user(user, [board])
-            if known is None:
-                raise Problem("unknown_user")
-            around = Around(board, user, (not known[1] and known[0]) or user, None, None, None, (), ())
+        around = await services.places.around(board, user)
         return Response(around, headers=readers.headers(request, board))
 
     @route(
@@ -148,12 +143,14 @@ def routes(services: Services, readers: Readers) -> list[HTTPRouteHandler]:
 class Top:
     """The default answer of ``GET /boards/{board}``, of a public board, straight from the memory."""
 
+    keeps = True
+
     def __init__(self, hubs: Hubs, board: str) -> None:
         self._hubs, self._board = hubs, board
         self._latest: Latest | None = None
         self._etag = self._head = self._same = b""
 
-    def read(self, headers: Mapping[bytes, bytes]) -> bytes:
+    def read(self, _: bytes, headers: Mapping[bytes, bytes], /) -> bytes:
         """The answer that the client has already, by its entity tag; empty: none."""
         return headers.get(b"if-none-match", b"")
 

@@ -136,7 +136,7 @@ class Http(Timed):
     def on_headers_complete(self) -> None:
         """The head has come; the body is next, if there is one."""
         self._in_head, self._in_body = False, True
-        handler = self._straight.handlers.get((self.parser.get_method(), self.url))
+        handler = self._straight.handler(self.parser.get_method(), self.url)
         if handler is not None:
             self._request = self._going_straight(handler)
         if self._request is not None:
@@ -159,7 +159,7 @@ class Http(Timed):
                 return None
         if int(headers.get(b"content-length", 0)) > BODY_BYTES:
             return None
-        said = handler.read(headers)
+        said = handler.read(self.url, headers)
         return None if said is None else Request(self, handler, said)
 
     def _to_the_application(self) -> None:

@@ -6,6 +6,7 @@ client what went wrong inside; that goes to the log.
 
 from __future__ import annotations
 
+import contextvars
 import logging
 import secrets
 from typing import Any
@@ -28,6 +29,15 @@ _CODES = {
     413: "payload_too_large",
     415: "unsupported_media_type",
 }
+
+
+ANYONE = {"access-control-allow-origin": "*", "access-control-expose-headers": "Retry-After"}
+"""Of what is answered about boards: a page elsewhere may read them, and why it cannot."""
+
+
+def problem_apart(error: Exception, event_id: str | None = None) -> Problem:
+    """As ``problem_of``, outside of any request's own task: each fault of ours gets an id of its own."""
+    return contextvars.copy_context().run(problem_of, error, event_id)
 
 
 def problem_of(error: Exception, event_id: str | None = None) -> Problem:
@@ -87,9 +97,8 @@ def handle(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]
     problem = problem_of(error)
     headers = headers_of(problem)
     if request.method == "GET" and request.scope["path"].startswith("/boards"):
-        # A page elsewhere may read boards, and why it cannot; of a private one only if readers.py says so.
-        anyone = {"access-control-allow-origin": "*", "access-control-expose-headers": "Retry-After"}
-        headers |= request.scope.get("private", anyone)  # type: ignore[call-overload]
+        # Of a private one only if readers.py says so.
+        headers |= request.scope.get("private", ANYONE)  # type: ignore[call-overload]
     if isinstance(error, HTTPException) and error.headers and "allow" in {h.lower() for h in error.headers}:
         headers |= {name.lower(): value for name, value in error.headers.items()}
     return Response(

@@ -6,6 +6,7 @@ from msgspec import Struct
 
 from scoreboard.api.health import EngineStates
 from scoreboard.api.outcomes import Outcomes
+from scoreboard.api.places import Places
 from scoreboard.api.update_score import UpdateScore
 from scoreboard.auth import Auth
 from scoreboard.auth.policy import Policy
@@ -23,6 +24,7 @@ class Services(Struct, frozen=True, kw_only=True):
     database: Database
     board: Board
     hubs: Hubs
+    places: Places
     auth: Auth
     engines: EngineStates
     live: bool = True

@@ -1,10 +1,10 @@
 """The straight way: from the bytes of a request to its answer, without scope, messages, task or framework.
 
-A request whose answer needs nothing but what this process has at hand goes straight (connection.py). Its
-handler first reads the head; what a head says is kept, so that the next request with the very same bytes
-needs no parsing, however long its body is. Once the request has come whole its handler is called, and answers
-at once or later. A handler that has to wait for anything else, or does not like a request, says so before it
-has done anything, and the application gets it.
+A request that this process can judge with what it has at hand goes straight (connection.py). Its handler
+first reads the head; what a head says is kept, so that the next request with the very same bytes needs no
+parsing, however long its body is. Once the request has come whole its handler is called, and answers at once
+or later. A handler that cannot judge a request yet, or does not like it, says so before it has done anything,
+and the application gets it.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from hashlib import sha256
 from http import HTTPStatus
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
@@ -72,10 +73,14 @@ class Request:
 
 
 class Handler(Protocol):
-    """Answers the requests of one target."""
+    """Answers the requests of one target, or of all that are one step below it."""
 
-    def read(self, headers: Mapping[bytes, bytes]) -> Any:
-        """What a head says, from the headers that a handler may look at; ``None``: it is the application's.
+    keeps: bool
+    """Are its heads worth being kept?"""
+
+    def read(self, target: bytes, headers: Mapping[bytes, bytes], /) -> Any:
+        """What a head says: the target as sent, and the headers that a handler may look at; ``None``: it is
+        the application's.
 
         It is kept without the head, so it must hold no credential, nothing that holds only now, and nothing
         of how long the body is.
@@ -97,9 +102,19 @@ class Head:
 class Straight:
     """The handlers of a process, by method and target as sent, and the heads that have come to them."""
 
-    def __init__(self, handlers: Mapping[tuple[bytes, bytes], Handler]) -> None:
-        self.handlers = handlers
+    def __init__(
+        self,
+        handlers: Mapping[tuple[bytes, bytes], Handler],
+        below: Mapping[tuple[bytes, bytes], Handler] = MappingProxyType({}),
+    ) -> None:
+        """``below``: of the targets that have one step more than the one given."""
+        self._handlers, self._below = handlers, below
         self._heads: dict[bytes, Head] = {}
+
+    def handler(self, method: bytes, target: bytes) -> Handler | None:
+        """Whose such a request is, if anybody's."""
+        found = self._handlers.get((method, target))
+        return self._below.get((method, target.rpartition(b"/")[0])) if found is None else found
 
     def known(self, piece: bytes) -> tuple[Head, bytes] | None:
         """The head and the body, if this is one whole request and its head has come before.
@@ -120,7 +135,7 @@ class Straight:
         What a parser takes for the end of a head, or for two requests, must leave no doubt: no line ends in
         another way.
         """
-        if (cut := _cut(piece)) is None:
+        if not request.handler.keeps or (cut := _cut(piece)) is None:
             return
         named, end, length = cut
         if (
@@ -159,8 +174,8 @@ def head_of(status: int, headers: Iterable[tuple[str, str]]) -> bytes:
     return ("\r\n".join(lines) + "\r\n").encode()
 
 
-def answer_of(problem: Problem) -> tuple[bytes, bytes]:
-    """Head and body of a problem."""
+def answer_of(problem: Problem, more: Mapping[str, str] = MappingProxyType({})) -> tuple[bytes, bytes]:
+    """Head and body of a problem. ``more``: headers."""
     body = msgspec.json.encode(problem.body())
     headers = {"content-type": MEDIA_TYPE, "content-length": str(len(body))} | headers_of(problem)
-    return head_of(problem.status, headers.items()), body
+    return head_of(problem.status, {**headers, **more}.items()), body

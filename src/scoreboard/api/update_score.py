@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import contextvars
 import re
 from collections.abc import Callable, Iterable, MutableMapping, Sequence
 from functools import partial
@@ -35,7 +34,7 @@ from scoreboard.api.bodies import (
 )
 from scoreboard.api.forms import ActionId, UserId
 from scoreboard.api.outcomes import Outcomes
-from scoreboard.api.problems import MEDIA_TYPE, headers_of, problem_of
+from scoreboard.api.problems import MEDIA_TYPE, headers_of, problem_apart, problem_of
 from scoreboard.api.straight import BODY_BYTES
 from scoreboard.auth import Auth
 from scoreboard.auth.keyring import NotYetKnown, once_more
@@ -223,8 +222,7 @@ class _Answers:
 
 def refused(error: Exception, event_id: str | None = None) -> Problem:
     """The problem that tells of an error; it is counted."""
-    # In a context of its own: a fault of ours gives its log line the id that the client is told.
-    problem = contextvars.copy_context().run(problem_of, error, event_id)
+    problem = problem_apart(error, event_id)
     metrics.REQUESTS.labels(problem.code).inc()
     return problem
 

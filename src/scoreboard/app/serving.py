@@ -18,6 +18,7 @@ from scoreboard.api.application import Application
 from scoreboard.api.connection import http
 from scoreboard.api.deadlines import Deadlines
 from scoreboard.api.outcomes import Outcomes
+from scoreboard.api.places import Places
 from scoreboard.api.services import Services
 from scoreboard.api.straight import Straight
 from scoreboard.api.update_score import UpdateScore
@@ -68,6 +69,7 @@ async def serve(
             database=database,
             board=board,
             hubs=hubs,
+            places=Places(board, database, config.boards),
             auth=auth,
             engines=health.EngineStates(config, database, board, None, ()),
             live=live,
@@ -76,6 +78,7 @@ async def serve(
         if api:
             services = await _accepting(settings, services, stack, tasks, owned)
         owned.append(tasks.create_task(services.engines.run(), name="engines"))
+        owned.append(tasks.create_task(services.places.run(), name="places"))
         deadlines = Deadlines(config.live.connections)
         stack.callback(deadlines.close)
         application = Application(services)
@@ -195,6 +198,7 @@ async def _accepting(
         database=database,
         board=services.board,
         hubs=services.hubs,
+        places=services.places,
         auth=services.auth,
         engines=health.EngineStates(config, database, services.board, queue, ("queue",)),
         live=services.live,

@@ -11,7 +11,7 @@ from scoreboard.board.comparing import Comparing, Difference, Walked
 from scoreboard.board.server import Argument, Server
 from scoreboard.board.watching import touched, watch
 from scoreboard.config import Config
-from scoreboard.model import Around, Frame, Row
+from scoreboard.model import Frame, Row
 
 logger = logging.getLogger(__name__)
 
@@ -105,16 +105,12 @@ class Reader:
                 next=None if last is None else form.cursor(board, last),
             )
 
-    async def around(self, board: str, user: str) -> Around | None:
-        """A user's line with two neighbours on each side, all of one moment; ``None`` without an entry.
-
-        ``to_next`` is explained at ``form.to_next``.
-        """
-        (found,) = await self.standings([(board, user)])
-        return None if found is None else found.around()
-
     async def standings(self, pairs: Sequence[tuple[str, str]]) -> list[form.Standing | None]:
-        """Where each (board, user) stands, in one round trip; ``None`` while there is no board."""
+        """Where each (board, user) stands, in one round trip; ``None`` while there is no board.
+
+        A line and its two neighbours on each side are of one moment; ``to_next`` is explained at
+        ``form.to_next``.
+        """
         parts = _parts(pairs, STANDINGS_USERS)
         answers = await self._server.run(
             self._server.read,

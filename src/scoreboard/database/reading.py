@@ -96,11 +96,13 @@ class Database:
             row = await connection.fetchrow(STATEMENTS["event"], event_id)
         return None if row is None else Event(row)
 
-    async def user(self, user: str, boards: list[str]) -> tuple[str | None, bool] | None:
-        """A user's (name, hidden); ``None`` if neither a name nor a score on these boards is known."""
+    async def known(self, pairs: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:
+        """Of pairs of board and user: the name to be shown, if a name is known, or a score on the board."""
+        wanted = [pair for pair in pairs if "\0" not in pair[1]]
+        boards, users = [board for board, _ in wanted], [user for _, user in wanted]
         async with self.connection() as connection:
-            row = await connection.fetchrow(STATEMENTS["user"], user, boards)
-        return None if row is None else (row["name"], row["hidden"])
+            rows = await connection.fetch(STATEMENTS["known"], boards, users)
+        return {(row["board"], row["user_id"]): row["name"] or row["user_id"] for row in rows}
 
     async def changed_rows(self, board: str, after: int) -> list[Row]:
         """The current rows of a board whose users the log touched after ``after`` (an ``accept_no``)."""

@@ -97,11 +97,14 @@ SELECT event_id, user_id, CASE WHEN settled = 'dropped' THEN 'revoked' ELSE 'dea
 FROM dead_letters
 WHERE event_id = $1 AND settled IS DISTINCT FROM 'retried' AND NOT EXISTS (SELECT FROM events WHERE event_id = $1);
 
--- user: what is known of one user; a mark alone makes nobody known
-SELECT w.user_id, u.name, coalesce(u.hidden, false) AS hidden
-FROM (SELECT $1::text AS user_id) w LEFT JOIN users u ON u.user_id = w.user_id
-WHERE u.name IS NOT NULL
-   OR EXISTS (SELECT FROM scores s WHERE s.board = ANY($2::text[]) AND s.period = 'all' AND s.user_id = $1);
+-- known: whose name is known, or a score on the board; a mark alone makes nobody known
+SELECT w.board, w.user_id, CASE WHEN u.hidden THEN NULL ELSE u.name END AS name
+FROM unnest($1::text[], $2::text[]) AS w (board, user_id)
+LEFT JOIN LATERAL (SELECT name, hidden FROM users WHERE user_id = w.user_id OFFSET 0) u ON true
+LEFT JOIN LATERAL (
+  SELECT true AS scored FROM scores WHERE board = w.board AND period = 'all' AND user_id = w.user_id OFFSET 0
+) s ON true
+WHERE u.name IS NOT NULL OR s.scored;
 
 -- changed_rows: one board's current rows of all users that the log touched after a place in it
 SELECT s.user_id, s.score, s.reached, greatest(s.changed, coalesce(u.changed, 0)) AS changed,
