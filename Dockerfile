@@ -1,7 +1,7 @@
 # The roles of Scoreboard, without engines: PostgreSQL, NATS and Redis or Valkey are given by URL.
 #   docker build -t scoreboard .
 #   docker run --rm scoreboard scoreboard --help
-FROM python:3.12-slim AS build
+FROM python:3.14-slim AS build
 WORKDIR /build
 RUN python -m venv /opt/scoreboard
 ENV PATH=/opt/scoreboard/bin:$PATH
@@ -15,7 +15,7 @@ COPY pyproject.toml README.md LICENSE ./
 COPY src ./src
 RUN pip install --no-cache-dir --disable-pip-version-check --no-build-isolation --no-deps .
 
-FROM python:3.12-slim
+FROM python:3.14-slim
 COPY --from=build /opt/scoreboard /opt/scoreboard
 RUN useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin scoreboard
 USER scoreboard
