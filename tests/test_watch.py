@@ -35,6 +35,9 @@ from watching import frame, serving, until
 
 __all__ = ["board", "deployment", "server", "way"]
 
+# The waits between two tries are spread by chance: from here on, none.
+AT_ONCE = "Math.random = () => 0"
+
 
 async def test_a_page_elsewhere_is_told_each_newer_board_and_the_own_line(
     visit: Open, server: httpx.AsyncClient, way: Gate, deployment: Deployment, board: str
@@ -82,6 +85,7 @@ async def test_where_streams_are_blocked_too_it_asks_again_and_again(
     page = await elsewhere(visit, server, way)
     statuses: list[int] = []
     page.on("response", lambda answer: statuses.append(answer.status))
+    await page.evaluate(AT_ONCE)
     await begin(page, way, board, token=deployment.token("bob"))
     await told(page, live_by("polling"))
     await told(page, top_is("ann"))
@@ -112,6 +116,7 @@ async def test_many_boards_in_a_page_leave_connections_for_the_rest_of_it(
 ) -> None:
     way.blocked = ["Upgrade: websocket"]
     page = await elsewhere(visit, server, way)
+    await page.evaluate(AT_ONCE)
     await page.evaluate(
         """async ([server, boards]) => {
           const { watch } = await import(`${server}/web/scoreboard.js`);
