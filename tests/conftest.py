@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
@@ -45,6 +46,27 @@ async def engine_urls(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator
     data: Path = tmp_path_factory.mktemp("engines")
     async with engines(data, Environment()) as urls:
         yield urls
+
+
+@pytest.fixture(scope="session")
+async def cluster(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder that holds PostgreSQL's files, as the first start makes them, and no other engine's."""
+    data: Path = tmp_path_factory.mktemp("cluster")
+    async with engines(data, Environment(queue_url="nats://none", board_url="redis://none")):
+        return data
+
+
+@pytest.fixture
+def made(data: Path, cluster: Path) -> Path:
+    """A test's data folder with PostgreSQL's files in it: to make them takes longer than all the rest."""
+    return shutil.copytree(cluster, data, dirs_exist_ok=True)
+
+
+@pytest.fixture
+def home(tmp_path: Path, cluster: Path) -> Path:
+    """A folder to start ``scoreboard up`` in, where PostgreSQL's files are made."""
+    shutil.copytree(cluster, tmp_path / "scoreboard-data")
+    return tmp_path
 
 
 @pytest.fixture(scope="session")

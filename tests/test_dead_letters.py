@@ -224,33 +224,33 @@ async def test_a_dead_command_is_tried_again_whatever_it_is(deployment: Deployme
     assert await differences(deployment) == []
 
 
-async def test_the_command_line_shows_and_settles_dead_letters(tmp_path: Path) -> None:
-    async with started("up", "--port", "0", cwd=tmp_path) as program:
+async def test_the_command_line_shows_and_settles_dead_letters(home: Path) -> None:
+    async with started("up", "--port", "0", cwd=home) as program:
         await program.ready()
-        url = msgspec.json.decode((tmp_path / "scoreboard-data/state.json").read_bytes())["urls"]["database"]
+        url = msgspec.json.decode((home / "scoreboard-data/state.json").read_bytes())["urls"]["database"]
         connection = await asyncpg.connect(url)
         await connection.execute("ALTER TABLE events ADD CONSTRAINT c CHECK (user_id <> 'eve')")
         for unique in ("1", "2"):
-            status, out, _ = await command("score", "eve", f"point:{unique}", cwd=tmp_path)
+            status, out, _ = await command("score", "eve", f"point:{unique}", cwd=home)
             assert (status, out) == (0, "eve: 1 dead\n")
-        status, out, _ = await command("dead", "list", cwd=tmp_path)
+        status, out, _ = await command("dead", "list", cwd=home)
         numbers = [line.split()[0] for line in out.splitlines()]
         assert len(numbers) == 2
         assert "3 tries  eve  point:1" in out
-        _, out, _ = await command("dead", "show", numbers[0], cwd=tmp_path)
+        _, out, _ = await command("dead", "show", numbers[0], cwd=home)
         assert f"number   {numbers[0]}" in out
         assert "violates check constraint" in out
         await connection.execute("ALTER TABLE events DROP CONSTRAINT c")
         await connection.close()
-        _, out, err = await command("dead", "retry", numbers[0], "--reason", "mended", cwd=tmp_path)
+        _, out, err = await command("dead", "retry", numbers[0], "--reason", "mended", cwd=home)
         assert out == f"{numbers[0]}: applied\n", err
-        _, out, err = await command("dead", "drop", numbers[1], cwd=tmp_path)
+        _, out, err = await command("dead", "drop", numbers[1], cwd=home)
         assert out == f"{numbers[1]}: dropped\n", err
-        _, out, err = await command("dead", "list", cwd=tmp_path)
+        _, out, err = await command("dead", "list", cwd=home)
         assert (out, err) == ("", "There are no dead letters.\n")
-        _, out, _ = await command("dead", "list", "--all", cwd=tmp_path)
+        _, out, _ = await command("dead", "list", "--all", cwd=home)
         assert [line.split()[4] for line in out.splitlines()] == ["retried", "dropped"]
-        status, _, err = await command("dead", "retry", numbers[0], cwd=tmp_path)
+        status, _, err = await command("dead", "retry", numbers[0], cwd=home)
         assert status == 1
         assert f"No dead letter {numbers[0]} waits" in err
         connection = await asyncpg.connect(url)
@@ -261,8 +261,8 @@ async def test_the_command_line_shows_and_settles_dead_letters(tmp_path: Path) -
         told = (
             "scoreboard: it could not be done, or not for all, and is set aside: see scoreboard dead list\n"
         )
-        assert await command("ban", "eve", cwd=tmp_path) == (1, "", told)
+        assert await command("ban", "eve", cwd=home) == (1, "", told)
         none = "0 events of 0 users revoked\n"
-        assert await command("revoke", "--user", "eve", cwd=tmp_path) == (1, none, told)
-        status, _, err = await command("dead", "show", "1", cwd=tmp_path)
+        assert await command("revoke", "--user", "eve", cwd=home) == (1, none, told)
+        status, _, err = await command("dead", "show", "1", cwd=home)
         assert (status, err) == (1, "scoreboard: there is no dead letter 1; see: scoreboard dead list\n")

@@ -74,9 +74,9 @@ async def test_everything_is_durable_and_nothing_listens_beyond_this_machine(dat
     assert not list((data / "valkey").glob("*.rdb"))
 
 
-async def test_nats_keeps_to_one_processor_and_the_others_may_use_all(data: Path) -> None:
+async def test_nats_keeps_to_one_processor_and_the_others_may_use_all(made: Path) -> None:
     ours_may = os.sched_getaffinity(0)
-    async with started(data) as (ours, _):
+    async with started(made) as (ours, _):
         for name in ENGINES:
             threads = psutil.Process(server_process(ours, name).pid).threads()
             may = {frozenset(os.sched_getaffinity(thread.id)) for thread in threads}
@@ -142,9 +142,9 @@ def test_postgresql_gets_its_share_of_the_machine_within_bounds(
     assert f"max_wal_size = {wal}MB" in lines
 
 
-async def test_every_engine_wants_its_password(data: Path) -> None:
-    async with started(data) as (_, urls):
-        passwords = json.loads((data / "engines.json").read_text())["passwords"]
+async def test_every_engine_wants_its_password(made: Path) -> None:
+    async with started(made) as (_, urls):
+        passwords = json.loads((made / "engines.json").read_text())["passwords"]
         wrong = Urls(*(
             url.replace(passwords[name], "wrong")
             for name, url in zip(ENGINES, (urls.database, urls.queue, urls.board), strict=True)
@@ -188,12 +188,12 @@ async def test_an_odd_path_works(data: Path) -> None:
         await write(urls, "one")
 
 
-async def test_a_log_from_before_the_account_had_a_name_is_taken_over(data: Path) -> None:
-    async with started(data) as (_, urls):
+async def test_a_log_from_before_the_account_had_a_name_is_taken_over(made: Path) -> None:
+    async with started(made) as (_, urls):
         await write(urls, "one")
-    streams = data / "nats" / "jetstream"
+    streams = made / "nats" / "jetstream"
     (streams / "SCOREBOARD").rename(streams / "$G")
-    async with started(data) as (_, urls):
+    async with started(made) as (_, urls):
         assert await read(urls) == (["one"], 1)
 
 
@@ -232,14 +232,14 @@ async def test_two_commands_use_the_engines_one_after_the_other(data: Path) -> N
 
 
 @pytest.mark.parametrize("name", ["postgresql", "nats"])
-async def test_files_of_another_major_version_are_refused(data: Path, name: str) -> None:
-    async with started(data):
+async def test_files_of_another_major_version_are_refused(made: Path, name: str) -> None:
+    async with started(made):
         pass
-    kept = json.loads((data / "engines.json").read_text())
+    kept = json.loads((made / "engines.json").read_text())
     kept["majors"][name] = "1"
-    (data / "engines.json").write_text(json.dumps(kept))
+    (made / "engines.json").write_text(json.dumps(kept))
     with pytest.raises(EngineError, match=r"was written by \w+ 1, and this is .*(install|with) the version"):
-        await Engines(data, NOTHING_GIVEN).start()
+        await Engines(made, NOTHING_GIVEN).start()
 
 
 async def test_a_folder_that_is_not_ours_is_refused_and_left_as_it_is(data: Path) -> None:
@@ -251,13 +251,13 @@ async def test_a_folder_that_is_not_ours_is_refused_and_left_as_it_is(data: Path
 
 
 async def test_an_engine_that_cannot_start_says_why_and_leaves_none_running(
-    data: Path, monkeypatch: pytest.MonkeyPatch
+    made: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with started(data):
+    async with started(made):
         pass
     monkeypatch.setattr("scoreboard.engines.server.RETRY_SECONDS", 0.0)
-    shutil.rmtree(data / "postgresql" / "data" / "global")
-    ours = Engines(data, NOTHING_GIVEN)
+    shutil.rmtree(made / "postgresql" / "data" / "global")
+    ours = Engines(made, NOTHING_GIVEN)
     with pytest.raises(
         EngineError, match=r"(?s)PostgreSQL ended at its start .*SCOREBOARD_DATABASE_URL.*could not open file"
     ):
@@ -275,7 +275,7 @@ async def test_missing_wheels_are_named(data: Path, monkeypatch: pytest.MonkeyPa
         await Engines(data, NOTHING_GIVEN).start()
 
 
-async def test_the_lock_alone_proves_use(data: Path) -> None:
-    folder.tell(data, folder.State(pid=1, holder="up", url="http://127.0.0.1:1", urls=Urls("a", "b", "c")))
-    async with engines(data, NOTHING_GIVEN) as urls:  # the state file of a dead `up` deceives nobody
+async def test_the_lock_alone_proves_use(made: Path) -> None:
+    folder.tell(made, folder.State(pid=1, holder="up", url="http://127.0.0.1:1", urls=Urls("a", "b", "c")))
+    async with engines(made, NOTHING_GIVEN) as urls:  # the state file of a dead `up` deceives nobody
         assert urls.database != "a"

@@ -35,8 +35,8 @@ __all__ = ["data"]
 
 
 @pytest.mark.parametrize("name", ENGINES)
-async def test_a_killed_engine_comes_back_on_the_same_address(data: Path, name: str) -> None:
-    async with started(data) as (ours, urls):
+async def test_a_killed_engine_comes_back_on_the_same_address(made: Path, name: str) -> None:
+    async with started(made) as (ours, urls):
         await write(urls, "before")
         victim = server_process(ours, name)
         victim.send(signal.SIGKILL)
@@ -46,41 +46,41 @@ async def test_a_killed_engine_comes_back_on_the_same_address(data: Path, name: 
         assert await read(urls) == (["before", "after"], 2)
 
 
-async def test_after_all_were_killed_at_once_the_next_start_works(data: Path) -> None:
-    ours = Engines(data, NOTHING_GIVEN)
+async def test_after_all_were_killed_at_once_the_next_start_works(made: Path) -> None:
+    ours = Engines(made, NOTHING_GIVEN)
     urls = await ours.start()
     await write(urls, "one")
     for name in ENGINES:
         server_process(ours, name).send(signal.SIGKILL)
     for name in ENGINES:
         await server_process(ours, name).wait()
-    assert (data / "postgresql" / "data" / "postmaster.pid").exists()
-    async with started(data) as (_, again):
+    assert (made / "postgresql" / "data" / "postmaster.pid").exists()
+    async with started(made) as (_, again):
         assert again == urls
         assert await read(again) == (["one"], 1)
 
 
-async def test_a_lock_file_whose_process_id_is_in_use_again_does_not_block(data: Path) -> None:
-    ours = Engines(data, NOTHING_GIVEN)
+async def test_a_lock_file_whose_process_id_is_in_use_again_does_not_block(made: Path) -> None:
+    ours = Engines(made, NOTHING_GIVEN)
     urls = await ours.start()
     await write(urls, "one")
     ours.kill()
     for name in ENGINES:
         await server_process(ours, name).wait()
     # As after the restart of a container: our id, which is certainly in use, was that of the database.
-    lock = data / "postgresql" / "data" / "postmaster.pid"
+    lock = made / "postgresql" / "data" / "postmaster.pid"
     lines = lock.read_text().splitlines()
     lock.write_text("\n".join([str(os.getpid()), *lines[1:]]) + "\n")
-    marks = json.loads((data / "processes.json").read_text())
+    marks = json.loads((made / "processes.json").read_text())
     marks["postgresql"] = {"pid": os.getpid(), "started": "another time"}
-    (data / "processes.json").write_text(json.dumps(marks))
-    async with started(data) as (_, again):
+    (made / "processes.json").write_text(json.dumps(marks))
+    async with started(made) as (_, again):
         assert (await read(again))[0] == ["one"]
 
 
-async def test_a_killed_supervisor_leaves_no_engine(data: Path) -> None:
+async def test_a_killed_supervisor_leaves_no_engine(made: Path) -> None:
     keeper = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", KEEPER, str(data), stdout=subprocess.PIPE
+        sys.executable, "-c", KEEPER, str(made), stdout=subprocess.PIPE
     )
     assert keeper.stdout is not None
     said = json.loads(await asyncio.wait_for(keeper.stdout.readline(), DEADLINE))
@@ -91,7 +91,7 @@ async def test_a_killed_supervisor_leaves_no_engine(data: Path) -> None:
     keeper.kill()
     await keeper.wait()
     await until(lambda: all(map(dead, everyone)), "all engines end with their supervisor")
-    async with started(data) as (_, urls):
+    async with started(made) as (_, urls):
         assert [urls.database, urls.queue, urls.board] == said["urls"]
 
 

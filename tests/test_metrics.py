@@ -35,10 +35,10 @@ def servers(pid: int) -> list[psutil.Process]:
     ]
 
 
-async def test_figures_of_all_processes_add_up_and_outlive_a_killed_one(tmp_path: Path) -> None:
-    async with started("up", "--port", "0", "--processes", "2", cwd=tmp_path) as up:
+async def test_figures_of_all_processes_add_up_and_outlive_a_killed_one(home: Path) -> None:
+    async with started("up", "--port", "0", "--processes", "2", cwd=home) as up:
         url = await up.ready()
-        key = (await run("key", "create", "--name", "k", "--scope", "score:write", cwd=tmp_path))[1].strip()
+        key = (await run("key", "create", "--name", "k", "--scope", "score:write", cwd=home))[1].strip()
         accepted = 0
         async with httpx.AsyncClient(base_url=url, headers=bearer(key), timeout=SECONDS) as client:
             async with watching(client) as screen:

@@ -117,13 +117,13 @@ async def test_on_the_command_line_an_act_is_one_line_of_text(place: Moderated, 
     assert "nor line ends" in told
 
 
-async def test_the_command_line_does_the_same(tmp_path: Path) -> None:
+async def test_the_command_line_does_the_same(home: Path) -> None:
     async def done(*arguments: str) -> str:
-        status, out, err = await command(*arguments, cwd=tmp_path)
+        status, out, err = await command(*arguments, cwd=home)
         assert status == 0, err
         return out
 
-    async with started("up", "--port", "0", cwd=tmp_path) as up:
+    async with started("up", "--port", "0", cwd=home) as up:
         await up.ready()
         await done("score", "ann", "point:1")
         assert await done("ban", "ann", "--reason", "cheats") == "ann is banned\n"
@@ -153,13 +153,13 @@ async def test_the_command_line_does_the_same(tmp_path: Path) -> None:
             ("release", "--key-id", "k_000000000000"),
             ("revoke", "--event", str(uuid4())),
         )
-        assert [(await command(*act, cwd=tmp_path))[2] for act in unknown] == [
+        assert [(await command(*act, cwd=home))[2] for act in unknown] == [
             "note: nothing is known of this user\n",
             "note: there has never been such a key\n",
             "note: no such event has come yet: it will be revoked when it comes\n",
         ]
         never = ("--user", "ann", "--since", "0001-01-01T00:00:00+14:00")
-        status, _, refused = await command("revoke", *never, cwd=tmp_path)
+        status, _, refused = await command("revoke", *never, cwd=home)
         assert (status, refused.count("\n")) == (1, 1)
         assert "since is outside the years 1 to 9999" in refused
         worker = up.children()["scoreboard worker"]

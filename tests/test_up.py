@@ -257,10 +257,10 @@ def lives(process: psutil.Process) -> bool:
     return False
 
 
-async def test_a_killed_supervisor_leaves_nothing_behind_and_nothing_is_lost(tmp_path: Path) -> None:
-    async with started("up", "--port", "0", cwd=tmp_path) as first:
+async def test_a_killed_supervisor_leaves_nothing_behind_and_nothing_is_lost(home: Path) -> None:
+    async with started("up", "--port", "0", cwd=home) as first:
         await first.ready()
-        assert (await run("score", "ann", "point", "--count", "3", cwd=tmp_path))[0] == 0
+        assert (await run("score", "ann", "point", "--count", "3", cwd=home))[0] == 0
         family = psutil.Process(first.pid).children(recursive=True)
         assert len(family) > len(ROLES)
         await first.stop(signal.SIGKILL)
@@ -269,12 +269,12 @@ async def test_a_killed_supervisor_leaves_nothing_behind_and_nothing_is_lost(tmp
             return not any(map(lives, family))
 
         await until(gone)
-    async with started("up", "--port", "0", cwd=tmp_path) as second:
+    async with started("up", "--port", "0", cwd=home) as second:
         url = await second.ready()
         async with httpx.AsyncClient(base_url=url) as client, watching(client) as screen:
             await frame_with(screen, [("ann", 3)])
         assert await second.stop(signal.SIGINT) == 0
-    status, out, _ = await run("verify", cwd=tmp_path)  # starts everything while it works
+    status, out, _ = await run("verify", cwd=home)  # starts everything while it works
     assert (status, out) == (0, "3 events, 1 users, 3 points: ledger = totals = board\n")
 
 
