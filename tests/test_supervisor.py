@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -30,44 +30,10 @@ import pytest
 from scoreboard.config import Environment
 from scoreboard.engines import Urls, engines
 from scoreboard.errors import ConfigurationError, EngineError
-from scoreboard.supervisor import Child, Options, children, running, up
+from scoreboard.supervisor import Options, children, running, up
+from small_roles import roles
 
 DEADLINE = 30.0
-# A role: serves if it was given a socket, notes that it was told to stop, and ends; or does what it is told
-# by a file in the data folder that bears its name.
-ROLE = """
-import asyncio, json, os, pathlib, signal, socket, sys
-role, fd = sys.argv[1], int(sys.argv[2])
-data = pathlib.Path(os.environ["SCOREBOARD_DATA"])
-told = data / f"told-{role}"
-if told.exists():
-    sys.exit(int(told.read_text()))
-
-async def answer(reader, writer):
-    await reader.readuntil(b"\\r\\n\\r\\n")
-    settings = {k: v for k, v in os.environ.items() if k.startswith("SCOREBOARD_")}
-    body = json.dumps({"pid": os.getpid(), "session": os.getsid(0), "settings": settings}).encode()
-    head = f"HTTP/1.1 200 OK\\r\\nContent-Length: {len(body)}\\r\\nConnection: close\\r\\n\\r\\n"
-    writer.write(head.encode() + body)
-    await writer.drain()
-    writer.close()
-
-async def main():
-    stop = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    if fd >= 0:
-        await asyncio.start_server(answer, sock=socket.socket(fileno=fd))
-    with (data / "pids").open("a") as file:
-        file.write(f"{role} {os.getpid()}\\n")
-    await stop.wait()
-    if (data / "stubborn").exists():
-        print("stubborn", role, flush=True)
-        await asyncio.Event().wait()
-    with (data / "stops").open("a") as file:
-        file.write(f"{role}\\n")
-
-asyncio.run(main())
-"""
 # `up` as a program: prints the URL when it is ready, or the error.
 UP = """
 import asyncio, json, pathlib, sys
@@ -75,7 +41,7 @@ sys.path.insert(0, sys.argv[1])
 import msgspec
 from scoreboard.errors import ScoreboardError
 from scoreboard.supervisor import Options, up
-from test_supervisor import roles
+from small_roles import roles
 options = msgspec.json.decode(sys.argv[2], type=Options, dec_hook=lambda kind, value: kind(value))
 try:
     asyncio.run(up(options, on_ready=lambda url: print("ready", url, flush=True), children=roles))
@@ -83,19 +49,6 @@ except ScoreboardError as error:
     print(type(error).__name__, error, flush=True)
     sys.exit(1)
 """
-
-
-def roles(options: Options, fd: int, url: str) -> Sequence[Child]:
-    """The same children as the real ones, with small programs for roles."""
-    return [
-        Child(
-            role=child.role,
-            argv=(sys.executable, "-c", ROLE, child.role, str(child.fds[0] if child.fds else -1)),
-            fds=child.fds,
-            after_ready=child.after_ready,
-        )
-        for child in children(options, fd, url)
-    ]
 
 
 @pytest.fixture
@@ -207,11 +160,11 @@ async def test_it_serves_and_stops_in_the_order_of_the_flow(data: Path) -> None:
 
 
 async def test_children_get_their_settings_and_a_session_of_their_own(
-    data: Path, monkeypatch: pytest.MonkeyPatch
+    made: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = data.parent / f"{data.name}.toml"
+    config = made.parent / f"{made.name}.toml"
     monkeypatch.setenv("SCOREBOARD_CONFIG", "/of/somebody/else.toml")
-    async with running_up(data, config=str(config)) as it:
+    async with running_up(made, config=str(config)) as it:
         seen = await get(it.url)
         assert seen["session"] == seen["pid"]
         urls = it.state["urls"]
@@ -219,9 +172,9 @@ async def test_children_get_their_settings_and_a_session_of_their_own(
             "SCOREBOARD_DATABASE_URL": urls["database"],
             "SCOREBOARD_QUEUE_URL": urls["queue"],
             "SCOREBOARD_BOARD_URL": urls["board"],
-            "SCOREBOARD_SECRET": (data / "secret").read_text(),
+            "SCOREBOARD_SECRET": (made / "secret").read_text(),
             "SCOREBOARD_CONFIG": str(config),
-            "SCOREBOARD_DATA": str(data),
+            "SCOREBOARD_DATA": str(made),
         }
 
 
@@ -255,14 +208,14 @@ def answers(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-async def test_killed_itself_it_leaves_nothing_and_the_next_start_works(data: Path) -> None:
-    async with running_up(data, processes=2) as it:
+async def test_killed_itself_it_leaves_nothing_and_the_next_start_works(made: Path) -> None:
+    async with running_up(made, processes=2) as it:
         everyone = family(it.process.pid)
         assert len(everyone) > 6
         it.process.kill()
         await it.process.wait()
         await until(lambda: all(map(dead, everyone)), "nothing is left")
-    async with running_up(data) as again:
+    async with running_up(made) as again:
         assert (await get(again.url))["pid"] > 0
 
 
@@ -295,10 +248,10 @@ async def test_a_role_that_cannot_heal_stops_everything(quick: Path) -> None:
         assert all(map(dead, everyone))
 
 
-async def test_a_second_signal_ends_everything_at_once(data: Path) -> None:
-    async with running_up(data) as it:
+async def test_a_second_signal_ends_everything_at_once(made: Path) -> None:
+    async with running_up(made) as it:
         everyone = family(it.process.pid)
-        (data / "stubborn").touch()
+        (made / "stubborn").touch()
         it.process.send_signal(signal.SIGINT)
         assert await it.line() == "stubborn api+live"  # it drains, and would for ten seconds
         begin = time.monotonic()
@@ -323,32 +276,32 @@ async def test_a_signal_while_it_starts_stops_it(data: Path) -> None:
         assert (await get(it.url))["pid"] > 0
 
 
-async def test_commands_use_the_running_one(data: Path) -> None:
-    async with running_up(data) as it:
-        async with engines(data, Environment()) as urls:
+async def test_commands_use_the_running_one(made: Path) -> None:
+    async with running_up(made) as it:
+        async with engines(made, Environment()) as urls:
             assert urls.database == it.state["urls"]["database"]
             await (await asyncpg.connect(urls.database)).close()
-        async with running(Options(config=None, data=data), children=roles) as found:
+        async with running(Options(config=None, data=made), children=roles) as found:
             assert (found.url, found.urls) == (it.url, urls)
 
 
-async def test_a_command_starts_what_it_needs_and_stops_it(data: Path) -> None:
+async def test_a_command_starts_what_it_needs_and_stops_it(made: Path) -> None:
     others = family(os.getpid())  # the engines of other tests
-    async with running(Options(config=None, data=data, port=1), children=roles) as found:
+    async with running(Options(config=None, data=made, port=1), children=roles) as found:
         assert found.url.startswith("http://127.0.0.1:")
         assert (await get(found.url))["pid"] > 0
         with pytest.raises(EngineError, match=rf"by a command, process {os.getpid()}"):
-            await up(Options(config=None, data=data), children=roles)
+            await up(Options(config=None, data=made), children=roles)
         everyone = [process for process in family(os.getpid()) if process not in others]
     assert len(everyone) > 3
     assert all(map(dead, everyone))
 
 
-async def test_a_command_is_told_what_went_wrong(data: Path) -> None:
-    (data / "lock").touch()
-    (data / "told-api+live").write_text("78")
+async def test_a_command_is_told_what_went_wrong(made: Path) -> None:
+    (made / "lock").touch()
+    (made / "told-api+live").write_text("78")
     with pytest.raises(ConfigurationError, match=r"the api\+live cannot run"):
-        async with running(Options(config=None, data=data), children=roles):
+        async with running(Options(config=None, data=made), children=roles):
             pass
 
 
