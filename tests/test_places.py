@@ -12,16 +12,18 @@ import pytest
 from redis.asyncio import Redis
 
 from conftest import Deploy
-from deployment import SECONDS, Deployment, submit, until
+from deployment import SECONDS, Deployment, bearer, submit, until
 from scoreboard.api import places
 from scoreboard.api.connection import Http
 from scoreboard.api.places import Places
 from scoreboard.board import Board
 from scoreboard.board.form import FIELD
+from scoreboard.config import Action, Config
+from scoreboard.config import Board as BoardSettings
 from scoreboard.database import Database
-from scoreboard.errors import BoardDamaged, BoardUnavailable, DatabaseUnavailable, Problem
-from scoreboard.model import Around
-from straight_way import CONFIG, action, asked, get, post, raw, served, shared
+from scoreboard.errors import BoardDamaged, BoardUnavailable, DatabaseUnavailable, Problem, Unavailable
+from scoreboard.model import Around, Scope
+from straight_way import action, asked, get, post, raw, served, shared
 
 __all__ = ["asked", "served", "shared"]
 
@@ -67,6 +69,36 @@ async def test_it_is_answered_alike_whichever_way_it_goes(
     assert (ann["userId"], ann["rank"], ann["score"]) == ("ann", 1, 11)
     named = (await client.get("/boards/main/users/named")).json()
     assert (named["name"], named["rank"], named["above"]) == ("No points", None, [])
+
+
+async def test_what_is_known_of_a_user_without_an_entry(deploy: Deploy) -> None:
+    boards = {"main": BoardSettings(actions=("point",)), "other": BoardSettings(actions=("win",))}
+    deployment = await deploy(
+        Config(actions={"point": Action(points=1), "win": Action(points=10)}, boards=boards)
+    )
+    async with deployment.running() as client:
+        await submit(client, "there", "win:1")
+        for user in ("named", "hidden"):
+            await client.put(f"/users/{user}", json={"name": f"Name of {user}"})
+        await submit(client, "hidden", "point:1")
+        admin = bearer(await deployment.make_key(Scope.ADMIN))
+        for user in ("hidden", "marked"):
+            act = {"userId": user, "reason": "test"}
+            assert (await client.post("/admin/hide", json=act, headers=admin)).status_code == 200
+
+        async def told(board: str, user: str) -> tuple[int, str | None]:
+            straight = await client.get(f"/boards/{board}/users/{user}")
+            roundabout = await client.get(
+                f"/boards/{board}/users/{user}", headers={"x-request-id": "roundabout"}
+            )
+            assert (straight.status_code, straight.content) == (roundabout.status_code, roundabout.content)
+            return straight.status_code, straight.json().get("name")
+
+        assert await told("main", "named") == (200, "Name of named")
+        assert await told("main", "hidden") == (200, "hidden")
+        assert await told("main", "marked") == (404, None)
+        assert await told("main", "there") == (404, None)
+        assert await told("other", "there") == (200, "there")
 
 
 async def test_a_body_and_other_methods_are_the_applications(
@@ -145,6 +177,7 @@ async def test_who_asks_while_others_are_read_shares_the_next_reading(
         tasks = [asyncio.create_task(read.around("main", "ann"))]
         await gate.until_held()
         tasks += [asyncio.create_task(read.around("main", name)) for name in names]
+        await asyncio.sleep(0)  # they have asked
         tasks[-2].cancel()  # the others do not mind
         gate.open.set()
         assert await ends(tasks) == [
@@ -169,6 +202,7 @@ async def test_a_reading_has_so_many_users_at_most(
 async def test_when_a_reading_fails_all_who_wait_are_told_and_the_next_ones_are_read(
     shared: tuple[Deployment, httpx.AsyncClient], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(places, "WAITING", 3)
     gate = Gate(monkeypatch, Board, "standings")
     gate.fault = BoardUnavailable("away")
     async with reading(shared[0]) as read:
@@ -179,6 +213,8 @@ async def test_when_a_reading_fails_all_who_wait_are_told_and_the_next_ones_are_
         gate.open.set()
         assert await ends(tasks) == [BoardUnavailable] * 3
         assert len(gate.rounds) == 1
+        with pytest.raises(BoardUnavailable):  # there is room again
+            await read.around("main", "ann")
         gate.fault = None
         assert (await read.around("main", "ann")).score == 11
 
@@ -207,6 +243,11 @@ async def test_a_board_waits_neither_for_another_nor_for_the_database(
     async with reading(shared[0]) as read:
         unknown = asyncio.create_task(read.around("main", "nobody"))
         await gate.until_held()
+        with monkeypatch.context() as patch:
+            patch.setattr(places, "WAITING", 1)
+            with pytest.raises(Problem, match="Too many ask") as full:
+                await read.around("main", "somebody")
+            assert full.value.retry_after == 1
         async with asyncio.timeout(SECONDS):
             assert (await read.around("main", "ann")).rank == 1
         held = Gate(monkeypatch, Board, "standings")
@@ -222,8 +263,10 @@ async def test_a_board_waits_neither_for_another_nor_for_the_database(
         assert await ends([unknown]) == [DatabaseUnavailable]
 
 
-async def test_a_line_that_cannot_be_read_keeps_nobody_elses_back(deploy: Deploy) -> None:
-    deployment = await deploy(CONFIG)
+@pytest.mark.parametrize("rank", ["ordinal", "competition", "dense"])
+async def test_a_line_that_cannot_be_read_keeps_nobody_elses_back(deploy: Deploy, rank: Any) -> None:
+    config = Config(actions={"win": Action(points=10)}, boards={"main": BoardSettings(rank=rank)})
+    deployment = await deploy(config)
     async with deployment.running() as client:
         for user in ("a", "b", "c", "d"):
             await submit(client, user, "win:1")
@@ -236,6 +279,53 @@ async def test_a_line_that_cannot_be_read_keeps_nobody_elses_back(deploy: Deploy
     async with reading(deployment) as read:
         tasks = [asyncio.create_task(read.around("main", user)) for user in ("a", "b", "c", "d")]
         assert await ends(tasks) == [BoardDamaged, BoardDamaged, BoardDamaged, "d"]  # neighbours show it, too
+
+
+async def test_a_reading_that_does_not_end_is_left_behind(
+    shared: tuple[Deployment, httpx.AsyncClient], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(places, "READ_SECONDS", 0.01)
+    gate = Gate(monkeypatch, Board, "standings")
+    async with reading(shared[0]) as read:
+        with pytest.raises(Unavailable, match="does not end"):
+            await read.around("main", "ann")
+        gate.open.set()
+        monkeypatch.setattr(places, "READ_SECONDS", SECONDS)
+        assert (await read.around("main", "ann")).user_id == "ann"
+
+
+async def test_a_reading_that_is_cancelled_by_its_driver_has_failed(
+    shared: tuple[Deployment, httpx.AsyncClient], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def cancelled(*_: object) -> None:
+        raise asyncio.CancelledError
+
+    async with reading(shared[0]) as read:
+        with monkeypatch.context() as patch:
+            patch.setattr(Board, "standings", cancelled)
+            with pytest.raises(Unavailable):
+                await read.around("main", "ann")
+        assert (await read.around("main", "ann")).user_id == "ann"
+
+
+async def test_many_are_told_a_few_at_a_time(
+    shared: tuple[Deployment, httpx.AsyncClient], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(places, "SAID", 2)
+    gate = Gate(monkeypatch, Board, "standings")
+    turns: list[int] = []
+    async with reading(shared[0]) as read:
+        read.ask("main", "ann", lambda _: None)
+        await gate.until_held()
+        told: list[object] = []
+        for _ in range(6):
+            read.ask("main", "ann", told.append)
+        gate.open.set()
+        async with asyncio.timeout(SECONDS):
+            while len(told) < 6:
+                turns.append(len(told))
+                await asyncio.sleep(0)
+    assert {2, 4} <= set(turns)
 
 
 async def test_one_who_cannot_be_told_keeps_nobody_else_from_it(
@@ -256,7 +346,9 @@ async def test_a_board_that_is_away_is_told_alike_both_ways(
     gate = Gate(monkeypatch, Board, "standings")
     gate.open.set()
     async with raw(served[1]) as connection:
-        for fault, status in ((BoardUnavailable("away"), 503), (RuntimeError("broken"), 500)):
+        faults = (BoardUnavailable("away"), RuntimeError("broken"), RuntimeError("broken"))
+        ids = []
+        for fault, status in zip(faults, (503, 500, 500), strict=True):
             gate.fault = fault
             answers = []
             for more in ((), ("X-Request-Id: roundabout",)):
@@ -264,6 +356,9 @@ async def test_a_board_that_is_away_is_told_alike_both_ways(
                 answers.append(await connection.answer())
             assert answers[0].form == answers[1].form
             assert answers[0].status == status
+            ids.append(answers[0].headers.get("x-request-id"))
+        assert ids[0] is None
+        assert len(set(ids)) == 3  # each fault of ours has its own
 
 
 async def test_heads_of_readers_do_not_push_out_those_of_updates(

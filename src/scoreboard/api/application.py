@@ -33,7 +33,8 @@ from scoreboard.auth.origins import Origins
 
 # Of a request, given by who sends it: at most 40 characters, which no credential of ours fits into.
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,40}")
-_USER_PATH = re.compile(rb"(/users/|/boards/[^/]+/users/)(.+?)(/events)?", re.DOTALL)
+_USER_PATH = re.compile(rb"(/users/|/boards/[^/]+/users/)(.+)", re.DOTALL)
+_EVENTS = b"/events"
 
 
 def _naming(request_id: bytes, send: Any) -> Any:
@@ -103,7 +104,9 @@ class Application:
             return
         if found := _USER_PATH.fullmatch(scope["raw_path"]):
             # A user id is taken as it is; the framework would fold its slashes.
-            before, user, after = found.groups(b"")
+            before, user = found.groups()
+            after = _EVENTS if user.endswith(_EVENTS) and user != _EVENTS else b""
+            user = user.removesuffix(after)
             path = unquote_to_bytes(before + b"-" + after).decode(errors="replace")
             scope = {**scope, "path": path, "user_id": unquote_to_bytes(user)}
         if scope["method"] == "HEAD":

@@ -3,7 +3,8 @@
 In comes who is asked for, out goes the user's line with its neighbours, or what went wrong. One reading of
 a board is under way at a time; those who ask meanwhile gather, and the next one is theirs. So alone nobody
 waits, and under load many share a round trip. What is told has been read after it was asked for. When a
-reading fails, all who wait are told so at once: nobody waits behind a server that may never answer.
+reading fails or takes too long, all who wait are told so: nobody waits behind a server that may never
+answer.
 
 A user without an entry is looked up in the database, by a reading of its own. No board must ever wait for
 another, or for the database.
@@ -16,7 +17,7 @@ import logging
 import re
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping, Sequence
 from functools import partial
-from itertools import islice, repeat
+from itertools import islice
 from typing import Generic, TypeVar
 
 import msgspec
@@ -26,20 +27,26 @@ from scoreboard.api.readers import PUBLIC
 from scoreboard.api.straight import Request, answer_of, head_of
 from scoreboard.board import Board, Standing
 from scoreboard.database import Database
-from scoreboard.errors import BoardDamaged, Problem
+from scoreboard.errors import BoardDamaged, Problem, Unavailable
 from scoreboard.model import Around
+from scoreboard.texts import USER_ID_CHARACTERS
 
 logger = logging.getLogger(__name__)
 
 TOGETHER = 200  # users a reading: one call of the board's script, some 20 ms of its server
-WAITING = 10_000  # questions that may wait for a reading: some 5 MB
+READ_SECONDS = 3.0  # a reading that takes longer has failed: who waits is told so before a stop cuts it off
+WAITING = 10_000  # questions that may wait, about one board or to the database: some 5 MB
+SAID = 100  # answers between two turns of the loop: some 5 ms
 _HEAD = head_of(200, [*PUBLIC.items(), ("content-type", "application/json")])
-_PLAIN = re.compile(rb"[A-Za-z0-9._~-]{1,128}")  # the id of a user, where it stands in a path as it is
+_PLAIN = re.compile(
+    rb"[A-Za-z0-9._~-]{1,%d}" % USER_ID_CHARACTERS
+)  # the id of a user, where it stands in a path as it is
 _encode = msgspec.json.Encoder().encode
 
 Pair = tuple[str, str]
 """A board and a user."""
 Found = Around | Exception | None
+"""Of one question; ``None``: it is not here, and the next one is to be asked."""
 Told = Callable[[Around | Exception], None]
 Asked = TypeVar("Asked", bound=Hashable)
 
@@ -71,6 +78,8 @@ class Places:
             Problem: ``unknown_user``; ``unavailable`` if too many ask.
             Unavailable: the board cannot be read, or the database.
         """
+        if len(user) > USER_ID_CHARACTERS:
+            raise Problem("unknown_user")  # nobody's, and too much to send along with others
         place: asyncio.Future[Around] = asyncio.get_running_loop().create_future()
         self.ask(board, user, partial(_settle, place))
         return await place
@@ -97,10 +106,10 @@ class _Gathering(Generic[Asked]):
     def __init__(
         self,
         read: Callable[[Sequence[Asked]], Awaitable[Sequence[Found]]],
-        otherwise: Callable[[Asked, Told], None],
+        unless_found: Callable[[Asked, Told], None],
     ) -> None:
-        """``read`` finds what is asked for; who asked for what it does not find is for ``otherwise``."""
-        self._read, self._otherwise = read, otherwise
+        """``read`` finds what is asked for; who asked for what it does not find is for ``unless_found``."""
+        self._read, self._unless_found = read, unless_found
         self._waiting: dict[Asked, list[Told]] = {}
         self._count = 0
         self._wake = asyncio.Event()
@@ -116,32 +125,48 @@ class _Gathering(Generic[Asked]):
 
     async def run(self) -> None:
         """Read until cancelled."""
-        while True:
-            await self._wake.wait()
-            self._wake.clear()
-            while self._waiting:
-                asked = list(islice(self._waiting, TOGETHER))
-                waiting = [(what, self._waiting.pop(what)) for what in asked]
-                found: Iterable[Found]
-                try:
-                    found = await self._read(asked)
-                except Exception as error:
-                    found = repeat(error)
-                    waiting += self._waiting.items()
-                    self._waiting.clear()
-                for (what, tellings), one in zip(waiting, found, strict=False):
-                    self._count -= len(tellings)
-                    for told in tellings:
-                        self._tell(what, one, told)
+        async with asyncio.TaskGroup() as readings:
+            while True:
+                await self._wake.wait()
+                self._wake.clear()
+                while self._waiting:
+                    asked = list(islice(self._waiting, TOGETHER))
+                    waiting = [(what, self._waiting.pop(what)) for what in asked]
+                    # In a task of its own: one that does not end is left behind, for its driver to end.
+                    reading = readings.create_task(self._reading(asked))
+                    await asyncio.wait([reading], timeout=READ_SECONDS)
+                    found: Sequence[Found] | Exception = Unavailable("A reading does not end.")
+                    if reading.done() and not reading.cancelled():
+                        found = reading.result()
+                    if isinstance(found, Exception):
+                        waiting += self._waiting.items()
+                        self._waiting.clear()
+                        found = [found] * len(waiting)
+                    await self._tell(waiting, found)
 
-    def _tell(self, what: Asked, found: Found, told: Told) -> None:
+    async def _reading(self, asked: Sequence[Asked]) -> Sequence[Found] | Exception:
         try:
-            if found is None:
-                self._otherwise(what, told)
-            else:
-                told(found)
-        except Exception:  # the others are to be told all the same
-            logger.exception("who asked for a user's place could not be told")
+            found = await self._read(asked)
+            assert len(found) == len(asked)  # noqa: S101  else somebody would never be told
+        except Exception as error:
+            return error
+        return found
+
+    async def _tell(self, waiting: Sequence[tuple[Asked, list[Told]]], found: Sequence[Found]) -> None:
+        self._count -= sum(len(each) for _, each in waiting)
+        said = 0
+        for (what, each), one in zip(waiting, found, strict=True):
+            for told in each:
+                try:
+                    if one is None:
+                        self._unless_found(what, told)
+                    else:
+                        told(one)
+                except Exception:  # the others are to be told all the same
+                    logger.exception("who asked for a user's place could not be told")
+                said += 1
+                if said % SAID == 0:
+                    await asyncio.sleep(0)
 
 
 def _around(standing: Standing | None) -> Found:

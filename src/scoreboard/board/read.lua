@@ -6,7 +6,7 @@
 -- lines    4 neighbours on each side, users
 --          answers seq, then for each user, as text: place, place and rank of the first line, the nearest strictly
 --          better score (not on an ordinal board), and the lines as in a frame; '' without an entry, false if
---          a value is missing
+--          a value is missing, '?' if one cannot be read
 -- ranks    users
 --          answers value ('' without one), rank, value, rank, ...
 --
@@ -84,7 +84,11 @@ end
 
 local function lines()
   local answer = {found[4]}
-  for i = 5, #ARGV do answer[#answer + 1] = surroundings(ARGV[i], tonumber(ARGV[4])) end
+  for i = 5, #ARGV do
+    -- What a hand has damaged must not keep the others from being read.
+    local readable, text = pcall(surroundings, ARGV[i], tonumber(ARGV[4]))
+    answer[#answer + 1] = readable and text or not readable and '?'
+  end
   return answer
 end
 

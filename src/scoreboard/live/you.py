@@ -21,7 +21,7 @@ from itertools import count, islice
 from typing import Protocol
 
 from scoreboard.board import Standing
-from scoreboard.errors import BoardUnavailable
+from scoreboard.errors import BoardDamaged, BoardUnavailable
 from scoreboard.live import wire
 from scoreboard.live.watcher import Watcher
 
@@ -268,7 +268,8 @@ class Lines:
                 continue  # there is no board now; once there is, its mark is another
             if line.standing is None or standing.text != line.standing.text:
                 if line.then[own] <= now:
-                    line.say(standing, now, own=own)
+                    with contextlib.suppress(BoardDamaged):  # once it can be read, it is another one
+                        line.say(standing, now, own=own)
                 else:
                     self.read(line, own=own)
             if number % SAID == 0:
