@@ -36,6 +36,7 @@ PARTS = ("flow", "limits", "growth")
 SECONDS = 5  # of each part of the flow
 SHORT_SECONDS = 2  # of each other thing
 PACE = 26_000  # updates a second that a log must not grow under
+BY_500, PACED = "an update, 500 a request", f"some {PACE:,} a second asked for"
 WARM_SECONDS = 2  # tokens are remembered, statements prepared, tables no longer empty
 
 
@@ -47,18 +48,21 @@ async def flow(report: Report, home: Path, seconds: int, processes: int) -> None
             await applied("", system, ends, single(system, WARM_SECONDS))
             line = await applied("a single update", system, ends, single(system, seconds), PLAIN)
             report.lines.append(line)
-            by_500 = await applied("an update, 500 a request", system, ends, many(system, seconds), PLAIN)
-            report.lines.append(by_500)
+            report.lines.append(await applied(BY_500, system, ends, many(system, seconds), PLAIN))
             paced = many(system, seconds, rate=PACE)
-            report.lines.append(
-                await applied(f"the same, some {PACE:,} a second asked for", system, ends, paced)
-            )
+            report.lines.append(await applied(f"the same, {PACED}", system, ends, paced))
             report.latency = await latency(system, line.rate / 2, seconds)
             await ends.arrived()
             report.memory = memory()
         report.verified.append(system.verify())
     with running(home, processes) as system:
         report.ready_seconds["at the second"] = system.ready_seconds
+    with running(home / "parted", processes, partitions=2) as system:
+        async with ends_of(system) as ends:
+            await applied("", system, ends, many(system, WARM_SECONDS))
+            for what, rate in ((f"{BY_500}, two partitions", 0.0), (f"the same, {PACED}", PACE)):
+                report.lines.append(await applied(what, system, ends, many(system, seconds, rate=rate)))
+        report.verified.append(system.verify())
 
 
 async def growth(
@@ -100,6 +104,7 @@ async def run(options: argparse.Namespace, home: Path) -> None:
     for part in PARTS:
         (home / part / "users").mkdir(parents=True)
         (home / part / "events").mkdir()
+        (home / part / "parted").mkdir()
     speed = Speed()
     try:
         with speed.sampled():

@@ -82,7 +82,7 @@ class System(Struct, frozen=True):
         async with httpx.AsyncClient() as client:
             text = (await client.get(f"{self.url}/metrics")).text
         lines = [line for line in text.splitlines() if line.startswith("scoreboard_queue_messages{")]
-        return int(float(lines[0].rpartition(" ")[2])) if lines else 0
+        return sum(int(float(line.rpartition(" ")[2])) for line in lines)
 
     def verify(self) -> str:
         """``scoreboard verify``: a figure of a run that lost something is not a figure."""
@@ -110,17 +110,21 @@ class Ends:
                 await asyncio.sleep(0.02)
 
     async def _has_arrived(self) -> bool:
-        last = (await self.queue.state()).last
-        if (await self.database.positions()).get(0, 0) != last:
-            return False
-        return (await self._board.position("main") or {}).get(0) == (last + 1) * PLACES - 1
+        read = await self.database.positions()
+        shown = await self._board.position("main") or {}
+        for partition, last in read.items():
+            if await self.queue.oldest(partition, last) is not None:
+                return False
+            if shown.get(partition, 0) < (last + 1) * PLACES - 1:
+                return False
+        return True
 
 
 @contextmanager
-def running(home: Path, processes: int = 1) -> Iterator[System]:
+def running(home: Path, processes: int = 1, partitions: int = 1) -> Iterator[System]:
     """A whole deployment."""
     config, data = home / "scoreboard.toml", home / "data"
-    config.write_text(CONFIG)
+    config.write_text(f"{CONFIG}[queue]\npartitions = {partitions}\n")
     places = ["--config", str(config), "--data", str(data)]
     command = [COMMAND, "up", "--port", "0", "--processes", str(processes), *places]
     began = time.monotonic()
