@@ -38,9 +38,8 @@ READ_SECONDS = 3.0  # a reading that takes longer has failed: who waits is told 
 WAITING = 10_000  # questions that may wait, about one board or to the database: some 5 MB
 SAID = 100  # answers between two turns of the loop: some 5 ms
 _HEAD = head_of(200, [*PUBLIC.items(), ("content-type", "application/json")])
-_PLAIN = re.compile(
-    rb"[A-Za-z0-9._~-]{1,%d}" % USER_ID_CHARACTERS
-)  # the id of a user, where it stands in a path as it is
+# The id of a user, where it stands in a path as it is.
+_PLAIN = re.compile(rb"[A-Za-z0-9._~-]{1,%d}" % USER_ID_CHARACTERS)
 _encode = msgspec.json.Encoder().encode
 
 Pair = tuple[str, str]
@@ -132,7 +131,8 @@ class _Gathering(Generic[Asked]):
                 while self._waiting:
                     asked = list(islice(self._waiting, TOGETHER))
                     waiting = [(what, self._waiting.pop(what)) for what in asked]
-                    # In a task of its own: one that does not end is left behind, for its driver to end.
+                    # In a task of its own: one that does not end is left behind, for its driver to end
+                    # within 15 s; so there are never more than a few.
                     reading = readings.create_task(self._reading(asked))
                     await asyncio.wait([reading], timeout=READ_SECONDS)
                     found: Sequence[Found] | Exception = Unavailable("A reading does not end.")
