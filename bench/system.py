@@ -95,8 +95,9 @@ class System(Struct, frozen=True):
 class Ends:
     """Both ends of the flow: what is in the log, and what has become of it."""
 
-    def __init__(self, database: Database, queue: Queue, board: Board) -> None:
+    def __init__(self, database: Database, queue: Queue, board: Board, partitions: int) -> None:
         self.database, self.queue, self._board = database, queue, board
+        self._partitions = partitions
 
     async def events(self) -> int:
         """Rows of the ledger."""
@@ -112,10 +113,11 @@ class Ends:
     async def _has_arrived(self) -> bool:
         read = await self.database.positions()
         shown = await self._board.position("main") or {}
-        for partition, last in read.items():
-            if await self.queue.oldest(partition, last) is not None:
+        for partition in range(self._partitions):
+            last = read.get(partition)
+            if last is None or await self.queue.oldest(partition, last) is not None:
                 return False
-            if shown.get(partition, 0) < (last + 1) * PLACES - 1:
+            if shown.get(partition) != (last + 1) * PLACES - 1:
                 return False
         return True
 
@@ -167,6 +169,6 @@ async def ends(urls: Urls, config: Config) -> AsyncIterator[Ends]:
         board = Board(urls.board, config)
         board.database = await database.identity()
         try:
-            yield Ends(database, queue, board)
+            yield Ends(database, queue, board, config.queue.partitions)
         finally:
             await board.close()
