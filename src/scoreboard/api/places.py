@@ -26,6 +26,7 @@ from scoreboard.api.problems import ANYONE, problem_apart
 from scoreboard.api.readers import PUBLIC
 from scoreboard.api.straight import Request, answer_of, head_of
 from scoreboard.board import Board, Standing
+from scoreboard.board.reading import STANDINGS_USERS
 from scoreboard.database import Database
 from scoreboard.errors import BoardDamaged, Problem, Unavailable
 from scoreboard.model import Around
@@ -33,7 +34,7 @@ from scoreboard.texts import USER_ID_CHARACTERS
 
 logger = logging.getLogger(__name__)
 
-TOGETHER = 200  # users a reading: one call of the board's script, some 20 ms of its server
+TOGETHER = STANDINGS_USERS  # users a reading: one call of the board's script, some 20 ms of its server
 READ_SECONDS = 3.0  # a reading that takes longer has failed: who waits is told so before a stop cuts it off
 WAITING = 10_000  # questions that may wait, about one board or to the database: some 5 MB
 SAID = 100  # answers between two turns of the loop: some 5 ms
