@@ -14,6 +14,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from itertools import zip_longest
 
 import msgspec
 from msgspec import Struct
@@ -155,20 +156,20 @@ class Refresher:
             batches.append(state.arrived.get_nowait())
         return batches
 
-    async def _tell(self, state: _Partition, partition: int, batches: Sequence[Committed]) -> None:
+    async def _tell(self, state: _Partition, partition: int, committed: Sequence[Committed]) -> None:
         """Tell the boards that are up to date about these batches; answer who waits."""
-        upto = batches[-1].upto
+        upto = committed[-1].upto
         rows: dict[str, dict[str, Row]] = {}
-        for batch in batches:
-            for row in batch.rows:
+        for one in committed:
+            for row in one.rows:
                 rows.setdefault(row.board, {})[row.user] = row  # the later is the newer
-        outcomes = [one for batch in batches for one in batch.outcomes]
+        outcomes = [outcome for one in committed for outcome in one.outcomes]
         wanted: dict[str, set[str]] = {}
         for accepted, outcome in outcomes:
             for board in outcome.boards or ():
                 wanted.setdefault(board, set()).add(accepted.entry.user)
         began = time.monotonic()
-        told = [
+        batches = [
             Batch(board, list(rows.get(board, {}).values()), partition, expect, upto, wanted.get(board, ()))
             for board, expect in state.told.items()
             if expect is not None
@@ -177,21 +178,23 @@ class Refresher:
             )
         ]
         ranks: dict[str, Ranks] = {}
-        if told:
-            for one, result in zip(told, await self.board.apply(told), strict=True):
+        for pieces in zip_longest(*(batch.pieces() for batch in batches)):
+            told = [piece for piece in pieces if piece is not None and state.told[piece.board] is not None]
+            for piece, result in zip(told, await self.board.apply(told), strict=True):
                 if isinstance(result, BoardUnavailable):
-                    logger.warning("a board was not told: %s", result, extra={"board": one.board})
-                    state.told[one.board] = None
+                    logger.warning("a board was not told: %s", result, extra={"board": piece.board})
+                    state.told[piece.board] = None
                 else:
-                    ranks[one.board] = result
-                    state.told[one.board] = upto
-                    state.advanced[one.board] = began
+                    ranks.setdefault(piece.board, {}).update(result)
+                    state.told[piece.board] = piece.upto
+                    state.advanced[piece.board] = began
+        if batches:
             metrics.BOARD_SECONDS.observe(time.monotonic() - began)
         if ranks:
             now = datetime.now(UTC)
-            for batch in batches:
-                if batch.accepted_at is not None:
-                    metrics.BOARD_LAG.observe(max((now - batch.accepted_at).total_seconds(), 0.0))
+            for one in committed:
+                if one.accepted_at is not None:
+                    metrics.BOARD_LAG.observe(max((now - one.accepted_at).total_seconds(), 0.0))
         await self._answer(outcomes, ranks)
 
     async def _answer(self, outcomes: Sequence[tuple[Accepted, Outcome]], ranks: dict[str, Ranks]) -> None:

@@ -22,6 +22,7 @@ from scoreboard.app.working import work
 from scoreboard.errors import first_of
 
 GARBAGE_OBJECTS = 20_000  # new ones between two collections; some 5 MB
+WORKER_OBJECTS = 200_000  # more than the largest batch has, in which there is no garbage while it is applied
 
 
 def run_role(role: str, settings: Settings, sock: socket.socket | None = None, url: str = "") -> None:
@@ -55,7 +56,7 @@ def run_role(role: str, settings: Settings, sock: socket.socket | None = None, u
     # What has been imported stays: it need not be looked through for garbage again and again. The rest need
     # not be at each 700 new objects either: nearly all of them end with their request.
     gc.freeze()
-    gc.set_threshold(GARBAGE_OBJECTS)
+    gc.set_threshold(WORKER_OBJECTS if role == "worker" else GARBAGE_OBJECTS)
     try:
         uvloop.run(run())
     except BaseExceptionGroup as failures:
