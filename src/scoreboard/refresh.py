@@ -33,6 +33,7 @@ from scoreboard.queue import Queue
 logger = logging.getLogger(__name__)
 
 WAITING_BATCHES = 32  # batches that may wait for the boards; beyond, the rows are read again later
+MESSAGE_OUTCOMES = 100  # some 15 kB; NATS takes 1 MiB
 AGAIN_SECONDS = (0.1, 2.0)  # back-off between tries to catch up: first, longest
 # A board that no batch touches is told how far the log is this often: one that is lost while nobody scores is
 # noticed by it.
@@ -210,10 +211,12 @@ class Refresher:
             answer = outcome if outcome.boards is None else msgspec.structs.replace(outcome, boards=changes)
             inboxes.setdefault(accepted.inbox, []).append(answer)
         for inbox, answers in inboxes.items():
-            try:
-                await self._queue.tell(inbox, self._sealer.seal_outcomes(answers))
-            except Unavailable as error:
-                logger.warning("outcomes were not sent: %s", error)
+            for begin in range(0, len(answers), MESSAGE_OUTCOMES):
+                some = answers[begin : begin + MESSAGE_OUTCOMES]
+                try:
+                    await self._queue.tell(inbox, self._sealer.seal_outcomes(some))
+                except Unavailable as error:
+                    logger.warning("outcomes were not sent: %s", error)
 
     async def _catch_up(self, state: _Partition, partition: int, tasks: asyncio.TaskGroup) -> None:
         """Bring the boards that are behind up to what has been committed.
