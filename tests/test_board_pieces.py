@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import random
 from collections.abc import AsyncIterator, Sequence
-from typing import Any
 
 import pytest
 
-from deployment import Deployment, until
 from plain_board import NAME, Valkey, board_on, row, running
-from scoreboard.board import Batch, Board, BoardBehind, Ranks, writing
-from scoreboard.errors import BoardUnavailable
+from scoreboard.board import Batch, BoardBehind, writing
 from scoreboard.model import Row
 
 FEW = 100
@@ -81,37 +78,11 @@ async def test_a_piece_that_the_server_lost_is_missed(valkey: Valkey, lost: int)
         assert [(line.user_id, line.score) for line in page.top] == [(o.user, o.score) for o in rows[::-1]]
 
 
-@pytest.mark.parametrize("failing", [False, True])
-async def test_what_many_did_at_once_comes_to_the_board_in_pieces(
-    deployment: Deployment, monkeypatch: pytest.MonkeyPatch, *, failing: bool
-) -> None:
-    sizes: list[int] = []
-    apply = Board.apply
-
-    async def counted(board: Board, batches: Sequence[Batch]) -> list[Ranks | BoardUnavailable]:
-        sizes.extend(len(one.rows) for one in batches if one.rows)
-        if failing and len(sizes) == 2:
-            return [BoardUnavailable("its answer did not come") for _ in batches]
-        return await apply(board, batches)
-
-    async with deployment.running() as client:
-        monkeypatch.setattr(Board, "apply", counted)
-        updates = [{"userId": f"u{n:03}", "actionId": f"point:{n}"} for n in range(500)]
-        answer = await client.post("/update-scores", json=updates, headers={"prefer": "wait=10"})
-        results = answer.json()["results"]
-        assert [one["status"] for one in results] == ["applied"] * 500
-        page: dict[str, Any] = {}
-
-        async def all_are_shown() -> bool:
-            nonlocal page
-            page = (await client.get("/boards/main?limit=1000")).json()
-            return bool(page["total"] == 500)
-
-        await until(all_are_shown)
-    # All have one point: who came first stands first.
-    assert [line["userId"] for line in page["top"]] == [f"u{n:03}" for n in range(500)]
-    ranks = [one["boards"]["main"]["rank"] for one in results]
-    if failing:
-        assert (sizes, ranks) == ([FEW] * 2, [*range(1, FEW + 1), *[None] * 4 * FEW])
-    else:
-        assert (sizes, ranks) == ([FEW] * 5, list(range(1, 501)))
+async def test_a_board_that_is_further_than_the_rows_stays_there(valkey: Valkey) -> None:
+    rows = [row(f"u{n}", n, n + 1) for n in range(3 * FEW)]
+    async with board_on(valkey) as board:
+        await board.catch_up(NAME, rows, partition=0, upto=1_000)
+        for piece in batch(rows, 900, expect=1_000).pieces():
+            assert piece.upto == 1_000, "what the next one is told to expect"
+            assert await board.apply([piece]) == [{}]
+        assert await board.position(NAME) == {0: 1_000}

@@ -148,11 +148,14 @@ class Refresher:
         """All that waits; without any, nothing once it is time to catch up, or to tell how far the log is."""
         behind = self._behind(state)
         limit = max(0.0, state.again - time.monotonic()) if behind else ADVANCE_SECONDS
+        batches: list[Committed] = []
         try:
             async with asyncio.timeout(limit):
-                batches = [await state.arrived.get()]
+                batches.append(await state.arrived.get())
         except TimeoutError:
-            return [] if behind else [Committed(state.upto, None, (), ())]
+            # One may have come in that very moment: then ``upto`` is beyond what has been told.
+            if state.arrived.empty():
+                return [] if behind else [Committed(state.upto, None, (), ())]
         while not state.arrived.empty():
             batches.append(state.arrived.get_nowait())
         return batches

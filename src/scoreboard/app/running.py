@@ -22,7 +22,7 @@ from scoreboard.app.working import work
 from scoreboard.errors import first_of
 
 GARBAGE_OBJECTS = 20_000  # new ones between two collections; some 5 MB
-WORKER_OBJECTS = 200_000  # more than the largest batch has, in which there is no garbage while it is applied
+WORKER_OBJECTS = 200_000  # about what the largest batch has: while it is applied none of it is garbage
 
 
 def run_role(role: str, settings: Settings, sock: socket.socket | None = None, url: str = "") -> None:

@@ -46,7 +46,7 @@ class Batch(Struct, frozen=True):
 
         Rows come in the order in which they last changed, and each piece says how far the board is after it:
         all that last changed up to there is in it or in one before. So the next one misses a piece that is
-        lost. What changed together is not parted.
+        lost. What changed together is not parted. A board that has caught up beyond these rows stays there.
         """
         rows = sorted(self.rows, key=attrgetter("changed")) if len(self.rows) > PIECE_ROWS else self.rows
         found: list[Batch] = []
@@ -55,11 +55,12 @@ class Batch(Struct, frozen=True):
             end = begin + PIECE_ROWS
             while end < len(rows) and rows[end].changed == rows[end - 1].changed:
                 end += 1
-            piece, upto = rows[begin:end], rows[end - 1].changed
+            piece, upto = rows[begin:end], max(rows[end - 1].changed, expect or 0)
             here = wanted.intersection(row.user for row in piece)
             found.append(Batch(self.board, piece, self.partition, expect, upto, here))
             begin, expect, wanted = end, upto, wanted - here
-        found.append(Batch(self.board, rows[begin:], self.partition, expect, self.upto, wanted))
+        upto = max(self.upto, expect or 0)
+        found.append(Batch(self.board, rows[begin:], self.partition, expect, upto, wanted))
         return found
 
 
