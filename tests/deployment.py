@@ -135,6 +135,15 @@ class Deployment:
         other.settings = Settings(config=config, environment=self.environment)
         return other
 
+    async def ledger_holds(self, count: int) -> None:
+        """Wait until it holds so many events."""
+        async with self.database() as connection:
+
+            async def all_there() -> bool:
+                return bool(await connection.fetchval("SELECT count(*) FROM events") == count)
+
+            await until(all_there)
+
     async def boards_are_built(self) -> None:
         """Wait until a worker has built all boards."""
         async with Database.open(self.database_url) as database, AsyncExitStack() as stack:

@@ -114,20 +114,17 @@ async def test_a_piece_without_an_answer_is_caught_up_with_once(
     deployment: Deployment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also when more, of several pieces, is committed before that: the board has read it then."""
-    async with deployment.running() as client, deployment.database() as connection:
+    async with deployment.running() as client:
         told = Told(monkeypatch)
 
         async def more_is_committed() -> None:
-            await until(lambda: holds(2 * MANY))
-
-        async def holds(count: int) -> bool:
-            return bool(await connection.fetchval("SELECT count(*) FROM events") == count)
+            await deployment.ledger_holds(2 * MANY)
 
         told.loses = lambda: len(told.rows) == 2
         told.meanwhile = more_is_committed
         async with asyncio.TaskGroup() as tasks:
             first = tasks.create_task(report(client, "a", ["point"] * MANY))
-            await until(lambda: holds(MANY))
+            await deployment.ledger_holds(MANY)
             second = tasks.create_task(report(client, "b", ["point"] * MANY))
         shown = await users_of(client, "main", 2 * MANY)
     assert shown == [f"{word}{n:03}" for word in "ab" for n in range(MANY)]

@@ -17,7 +17,7 @@ import asyncpg
 import httpx
 import pytest
 
-from deployment import Deployment, frame, frame_with, submit, until, watching
+from deployment import Deployment, frame, frame_with, submit, watching
 from plain_board import board_on, row, running, told
 from scoreboard import group_commit
 from scoreboard.envelope import Sealer
@@ -38,16 +38,6 @@ async def accept(client: httpx.AsyncClient, word: str, count: int) -> None:
     updates = [{"userId": f"u{n}", "actionId": f"point:{word}{n}"} for n in range(count)]
     results = (await client.post("/update-scores", json=updates)).json()["results"]
     assert [result["status"] for result in results] == ["accepted"] * count
-
-
-async def applied(deployment: Deployment, count: int) -> None:
-    """Wait until the ledger holds so many."""
-    async with deployment.database() as connection:
-
-        async def all_there() -> bool:
-            return bool(await connection.fetchval("SELECT count(*) FROM events") == count)
-
-        await until(all_there)
 
 
 @pytest.fixture
@@ -77,11 +67,11 @@ async def test_a_batch_takes_the_same_few_statements_whatever_it_holds(
 ) -> None:
     async with deployment.serving() as client, deployment.working():
         await accept(client, "first", 1)  # the driver asks for the types of the columns
-        await applied(deployment, 1)
+        await deployment.ledger_holds(1)
         for count, total in ((1, 2), (MANY, MANY + 2)):
             transactions.clear()
             await accept(client, f"{total}-", count)
-            await applied(deployment, total)
+            await deployment.ledger_holds(total)
             assert 1 <= len(transactions) <= ENVELOPES
             for statements in transactions:
                 whole = statements[: 1 + next(n for n, one in enumerate(statements) if "COMMIT" in one)]
@@ -149,7 +139,7 @@ async def test_a_change_makes_one_frame_and_one_that_nobody_sees_makes_none(depl
     async with deployment.running() as client:
         for word in ("a", "b"):
             await accept(client, word, 10)
-        await applied(deployment, 20)
+        await deployment.ledger_holds(20)
         async with watching(client) as screen:
             top = [(f"u{n}", 2) for n in range(10)]
             shown = await frame_with(screen, top)
@@ -159,7 +149,7 @@ async def test_a_change_makes_one_frame_and_one_that_nobody_sees_makes_none(depl
             assert after["seq"] == shown["seq"] + 1
             assert (after["top"][0]["score"], after["total"]) == (3, 11)
             await accept(client, "c", MANY)  # all at once: the top changes with each message at most
-            await applied(deployment, 22 + MANY)
+            await deployment.ledger_holds(22 + MANY)
             await frame_with(screen, [("u0", 4), *((f"u{n}", 3) for n in range(1, 10))])
             last = (await client.get("/boards/main")).json()
             assert last["seq"] <= shown["seq"] + 1 + ENVELOPES
@@ -202,8 +192,8 @@ def counted() -> Iterator[list[int]]:
 async def test_an_update_among_many_takes_few_calls(deployment: Deployment) -> None:
     async with deployment.running() as client:
         await accept(client, "first", MANY)
-        await applied(deployment, MANY)
+        await deployment.ledger_holds(MANY)
         with counted() as calls:
             await accept(client, "second", MANY)
-            await applied(deployment, 2 * MANY)
+            await deployment.ledger_holds(2 * MANY)
         assert calls[0] / MANY <= CALLS
