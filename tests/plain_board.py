@@ -127,6 +127,19 @@ async def told(board: Board, *rows: Row, upto: int = 0, wanted: Sequence[str] = 
     return ranks
 
 
+async def shown(board: Board) -> list[tuple[str, int]] | None:
+    """Users and scores of ``NAME``, best first; ``None`` if there is no board."""
+    page = await board.page(NAME, limit=1_000)
+    return None if page is None else [(line.user_id, line.score) for line in page.top]
+
+
+async def keys(server: Valkey, board: Board) -> set[str]:
+    """The board's keys, without what is before their kind."""
+    meta = board._specs[NAME].meta
+    async with server.client() as client:
+        return {str(key.decode()) for key in await client.keys(meta.removesuffix("meta") + "*")}
+
+
 class Plain:
     """A board as simple as can be: the newest row of each user, sorted when asked."""
 
