@@ -18,7 +18,7 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
 
-from deployment import SECONDS, Deployment, bearer, free_port, problem, submit, until
+from deployment import SECONDS, Deployment, at_once, bearer, free_port, problem, submit, until
 from granting import CONFIG, EC, EVENT, GAME, client, deployment, granted, total
 from processes import run, settings_of, started
 from scoreboard.auth.grants import Grants
@@ -196,17 +196,14 @@ async def test_two_hundred_uses_of_one_grant_through_two_api_processes_count_onc
     made: Deployment = await deploy(CONFIG)
     grant = GAME.grant()
     headers = bearer(made.token("ann")) | {"prefer": "wait=10"}
-    limits = httpx.Limits(max_connections=50)
     async with (
         made.working(),
         api(made, tmp_path) as one,
         api(made, tmp_path) as other,
-        httpx.AsyncClient(headers=headers, limits=limits, timeout=SECONDS) as client,
+        httpx.AsyncClient(headers=headers, timeout=SECONDS) as client,
     ):
-        body = {"userId": "ann", "actionId": grant}
-        answers = await asyncio.gather(
-            *(client.post(f"{(one, other)[n % 2]}/update-score", json=body) for n in range(200))
-        )
+        urls = [f"{url}/update-score" for url in (one, other)]
+        answers = await at_once(urls, headers, 200 * [{"userId": "ann", "actionId": grant}])
         found = [answer.json() for answer in answers]
         assert {answer.status_code for answer in answers} == {200}
         assert {answer["eventId"] for answer in found} == {EVENT}
