@@ -19,10 +19,9 @@ from scoreboard.auth.tokens import Tokens, local_token
 from scoreboard.config import Auth as AuthTable
 from scoreboard.config import Config, Environment
 from scoreboard.issuers import Issuer
-from signing import Signer, part
+from signing import Signer, now, part
 
 TOKENS = tokens_of(keys=(ID.pem,))
-NOW = int(time.time())
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
@@ -62,11 +61,11 @@ def test_a_shared_secret_is_verified_as_hs256_alone() -> None:
         pytest.param(lambda: ID.token(headers={"typ": None}), id="without typ"),
         pytest.param(lambda: ID.token(aud=["account", "scoreboard"]), id="among other audiences"),
         pytest.param(lambda: ID.token(iat=None), id="without iat"),
-        pytest.param(lambda: ID.token(iat=NOW + 20, nbf=NOW + 20), id="from a clock that is ahead"),
-        pytest.param(lambda: ID.token(exp=int(time.time()) - 20), id="from a clock that is behind"),
+        pytest.param(lambda: ID.token(iat=now() + 20, nbf=now() + 20), id="from a clock that is ahead"),
+        pytest.param(lambda: ID.token(exp=now() - 20), id="from a clock that is behind"),
         pytest.param(lambda: ID.token(headers={"kid": "any", "x5t": "AAAA"}), id="with kid and thumbprint"),
         pytest.param(lambda: ID.token(roles=["x"], nested={"a": [1]}), id="with further claims"),
-        pytest.param(lambda: ID.token(exp=NOW + 86_400), id="for a day"),
+        pytest.param(lambda: ID.token(exp=now() + 86_400), id="for a day"),
     ],
 )
 def test_what_providers_send_is_taken(token: Callable[[], str]) -> None:
@@ -128,14 +127,14 @@ def mislabelled(algorithm: str) -> str:
         pytest.param(lambda: raw(exp=float("inf")), id="Infinity"),
         pytest.param(lambda: raw(exp=10**400), id="a number of 400 digits"),
         pytest.param(lambda: raw(exp=True), id="a truth value"),
-        pytest.param(lambda: raw(exp=str(NOW + 60)), id="a text"),
-        pytest.param(lambda: raw(exp=[NOW + 60]), id="a list"),
-        pytest.param(lambda: ID.token(exp=NOW + 60.5), id="a fraction"),
-        pytest.param(lambda: ID.token(exp=NOW + 2 * 86_400), id="two days"),
-        pytest.param(lambda: ID.token(iat=None, exp=NOW + 2 * 86_400), id="two days from now"),
+        pytest.param(lambda: raw(exp=str(now() + 60)), id="a text"),
+        pytest.param(lambda: raw(exp=[now() + 60]), id="a list"),
+        pytest.param(lambda: ID.token(exp=now() + 60.5), id="a fraction"),
+        pytest.param(lambda: ID.token(exp=now() + 2 * 86_400), id="two days"),
+        pytest.param(lambda: ID.token(iat=None, exp=now() + 2 * 86_400), id="two days from now"),
         pytest.param(lambda: ID.token(iat=-(10**9)), id="an early iat"),
-        pytest.param(lambda: ID.token(iat=NOW + 600, exp=NOW + 900), id="from the future"),
-        pytest.param(lambda: ID.token(nbf=NOW + 600), id="not yet valid"),
+        pytest.param(lambda: ID.token(iat=now() + 600, exp=now() + 900), id="from the future"),
+        pytest.param(lambda: ID.token(nbf=now() + 600), id="not yet valid"),
         pytest.param(lambda: raw(nbf="0"), id="nbf in a text"),
         pytest.param(lambda: ID.token(note="x" * 5000), id="5 KiB"),
         pytest.param(lambda: ID.token() + "=", id="padding"),
@@ -158,8 +157,7 @@ def test_a_token_outside_the_profile_is_refused(token: Callable[[], str]) -> Non
 
 def raw(**changes: Any) -> str:
     """A token with claims that a library would not sign."""
-    now = int(time.time())
-    claims = {"iss": "https://id.example", "aud": "scoreboard", "sub": "ann", "exp": now + 60} | changes
+    claims = {"iss": "https://id.example", "aud": "scoreboard", "sub": "ann", "exp": now() + 60} | changes
     body = json.dumps({name: value for name, value in claims.items() if value is not None}).encode()
     return jwt.PyJWS().encode(body, ID.private, algorithm="EdDSA", headers={"typ": "JWT"})
 
@@ -170,7 +168,7 @@ def test_the_memory_of_tokens_is_bounded_and_ends_with_each_token(monkeypatch: p
     for number in range(30):
         judge.principal(ID.token(sub=f"u{number}"))
     assert len(judge._remembered) == 10
-    expiring = ID.token(exp=int(time.time()) + 5)
+    expiring = ID.token(exp=now() + 5)
     judge.principal(expiring)
     before = time.time()
     monkeypatch.setattr(time, "time", lambda: before + 20)

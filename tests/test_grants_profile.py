@@ -6,7 +6,6 @@ import base64
 import hashlib
 import hmac
 import json
-import time
 from typing import Any
 
 import httpx
@@ -19,11 +18,10 @@ from scoreboard.auth.grants import Grants, new_grant
 from scoreboard.config import Auth, Config
 from scoreboard.errors import ConfigurationError, Problem
 from scoreboard.issuers import Issuer
-from signing import Signer, part
+from signing import Signer, now, part
 
 __all__ = ["client", "deployment"]
 
-NOW = int(time.time())
 OUTSIDE = {
     "another audience": lambda: GAME.grant(aud="other"),
     "another issuer": lambda: GAME.grant(iss="https://id.example"),
@@ -50,12 +48,12 @@ OUTSIDE = {
     "an action that is no type": lambda: GAME.grant(act="Boss Kill"),
     "an action that is no text": lambda: GAME.grant(act=["boss-kill"]),
     "an endless expiry": lambda: GAME.grant(exp=1e300),
-    "a fractional expiry": lambda: GAME.grant(exp=NOW + 60.5),
-    "an expiry in a text": lambda: GAME.grant(exp=str(NOW + 60)),
+    "a fractional expiry": lambda: GAME.grant(exp=now() + 60.5),
+    "an expiry in a text": lambda: GAME.grant(exp=str(now() + 60)),
     "a truth value for an expiry": lambda: GAME.grant(exp=True),
-    "a long lifetime": lambda: GAME.grant(exp=NOW + 2 * 86_400),
-    "from the future": lambda: GAME.grant(iat=NOW + 600, exp=NOW + 900),
-    "not yet valid": lambda: GAME.grant(nbf=NOW + 600),
+    "a long lifetime": lambda: GAME.grant(exp=now() + 2 * 86_400),
+    "from the future": lambda: GAME.grant(iat=now() + 600, exp=now() + 900),
+    "not yet valid": lambda: GAME.grant(nbf=now() + 600),
     "too long": lambda: GAME.grant(note="x" * 2048),
     "more parts": lambda: GAME.grant() + ".AAAA",
     "fewer parts": lambda: GAME.grant().rpartition(".")[0],
@@ -108,23 +106,21 @@ async def test_a_token_is_no_grant_and_a_grant_is_no_token(
 async def test_an_expired_grant_is_refused_with_its_events_id(
     deployment: Deployment, client: httpx.AsyncClient
 ) -> None:
-    now = int(time.time())
-    late = GAME.grant(iat=now - 100, exp=now - 31)
+    late = GAME.grant(iat=now() - 100, exp=now() - 31)
     answer = await granted(client, deployment, "ann", late)
     assert problem(answer) == (410, "grant_expired")
     assert answer.json()["eventId"] == EVENT
     # Clocks may differ by half a minute.
     kind = await granted(
-        client, deployment, "kim", GAME.grant(sub="kim", jti="k", iat=now - 60, exp=now - 10)
+        client, deployment, "kim", GAME.grant(sub="kim", jti="k", iat=now() - 60, exp=now() - 10)
     )
     assert kind.json()["status"] == "applied"
 
 
 async def test_the_expiry_is_judged_at_the_door_only(deploy: Any) -> None:
     made: Deployment = await deploy(CONFIG)
-    now = int(time.time())
     async with made.serving() as client:  # nobody works yet
-        expiring = GAME.grant(iat=now - 60, exp=now - 28)
+        expiring = GAME.grant(iat=now() - 60, exp=now() - 28)
         assert (await submit(client, "ann", expiring, wait=0)).status_code == 202
 
         async def too_late() -> bool:
