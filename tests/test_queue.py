@@ -4,39 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Awaitable
-from contextlib import aclosing, asynccontextmanager, suppress
+from collections.abc import Awaitable
+from contextlib import aclosing, suppress
 
 import nats
 import pytest
 
 from deployment import SECONDS, Deployment
-from scoreboard.envelope import ENTRIES, ENTRY_BYTES, NotOurs, Sealer, encode_entry
+from queueing import SECRET, opened, read, update
+from scoreboard.envelope import NotOurs, Sealer, encode_entry
 from scoreboard.errors import LogMismatch, QueueFull, Unavailable
-from scoreboard.group_commit import WAITING_ENTRIES, GroupCommit, partition_of
-from scoreboard.model import Entry, Rename, Update
-from scoreboard.queue import Logged, Queue, State
+from scoreboard.group_commit import partition_of
+from scoreboard.model import Entry, Rename
+from scoreboard.queue import Queue, State
 from scoreboard.queue.reading import READ_AHEAD
 from scoreboard.queue.server import translated
-
-SECRET = "a secret of this test, long enough for it"
-
-
-@asynccontextmanager
-async def opened(deployment: Deployment, max_bytes: int = 1 << 26) -> AsyncIterator[Queue]:
-    async with Queue.open(deployment.environment.queue, deployment.name, "test") as queue:
-        await queue.ensure(partitions=1, max_bytes=max_bytes, replicas=1, known=None)
-        yield queue
-
-
-async def read(queue: Queue, after: int, count: int) -> list[Logged]:
-    found: list[Logged] = []
-    async with asyncio.timeout(SECONDS), aclosing(queue.read(0, after)) as batches:
-        async for batch in batches:
-            found += batch
-            if len(found) >= count:
-                break
-    return found
 
 
 async def attempt(publish: Awaitable[int]) -> object:
@@ -44,10 +26,6 @@ async def attempt(publish: Awaitable[int]) -> object:
         return await publish
     except QueueFull:
         return QueueFull
-
-
-def update(number: int = 0, size: int = 1) -> Update:
-    return Update(number.to_bytes(16), f"user{number}", "win", "x" * size, 1, ("main",), "key:k")
 
 
 async def test_messages_are_read_in_order_from_any_place(deployment: Deployment) -> None:
@@ -135,83 +113,6 @@ async def test_a_reader_that_is_cut_off_says_so_and_another_goes_on(deployment: 
                 await asyncio.wait_for(anext(batches), SECONDS)
         await queue.publish(0, b"2")
         assert [m.body for m in await read(queue, 1, 1)] == [b"2"]
-
-
-class Counting:
-    """Counts publishes on their way to the real queue; not a queue of its own."""
-
-    def __init__(self, queue: Queue) -> None:
-        self.queue, self.published, self.flying, self.most = queue, 0, 0, 0
-
-    async def publish(self, partition: int, body: bytes) -> int:
-        self.published += 1
-        self.flying += 1
-        self.most = max(self.most, self.flying)
-        try:
-            return await self.queue.publish(partition, body)
-        finally:
-            self.flying -= 1
-
-
-@asynccontextmanager
-async def committing(queue: Queue) -> AsyncIterator[tuple[GroupCommit, Counting]]:
-    counting = Counting(queue)
-    commit = GroupCommit(counting, Sealer(SECRET), partitions=1, catalogue="c", inbox="i")  # type: ignore[arg-type]
-    async with asyncio.TaskGroup() as tasks:
-        running = tasks.create_task(commit.run())
-        yield commit, counting
-        running.cancel()
-
-
-async def test_what_arrives_together_is_synced_together(deployment: Deployment) -> None:
-    async with opened(deployment) as queue, committing(queue) as (commit, counting):
-        await commit.accept(update())
-        assert counting.published == 1
-        accepted = [commit.accept(update(n), wanted=n == 700) for n in range(1, 2_001)]
-        await asyncio.gather(*accepted)
-        assert counting.published == 1 + 2_000 // ENTRIES
-        assert counting.most == 1, "one envelope in flight"
-        envelopes = [Sealer(SECRET).open(m.body) for m in await read(queue, 0, 5)]
-        entries = [entry for envelope in envelopes for entry in envelope.entries]
-        assert entries == [update(n) for n in range(2_001)]
-        assert [list(e.wanted) for e in envelopes] == [[], [], [199], [], []]
-        assert [e.inbox for e in envelopes] == ["", "", "i", "", ""]
-
-
-async def test_an_envelope_is_bounded_in_bytes_too(deployment: Deployment) -> None:
-    async with opened(deployment) as queue, committing(queue) as (commit, counting):
-        await asyncio.gather(*(commit.accept(update(n, size=2_000)) for n in range(300)))
-        sizes = [len(m.body) for m in await read(queue, 0, counting.published)]
-        assert len(sizes) > 1
-        assert max(sizes) < ENTRY_BYTES + 4_096
-
-
-async def test_what_may_wait_is_bounded_and_an_end_answers_all(deployment: Deployment) -> None:
-    async with opened(deployment) as queue:
-        commit = GroupCommit(queue, Sealer(SECRET), partitions=1, catalogue="c", inbox="")
-        waiting = [commit.accept(update(n)) for n in range(WAITING_ENTRIES)]
-        with pytest.raises(QueueFull):
-            commit.accept(update())
-        running = asyncio.create_task(commit.run())
-        await asyncio.wait_for(waiting[0], SECONDS)
-        running.cancel()
-        answers = await asyncio.gather(*waiting, return_exceptions=True)
-        refused = [answer for answer in answers if answer is not None]
-        assert refused
-        assert {type(answer) for answer in refused} == {Unavailable}
-        in_log = sum(len(Sealer(SECRET).open(m.body).entries) for m in await read(queue, 0, 1))
-        assert 0 < answers.count(None) <= in_log, "what was told to be accepted is in the log"
-        with pytest.raises(Unavailable):
-            commit.accept(update())
-
-
-async def test_draining_answers_what_waits_and_takes_nothing_new(deployment: Deployment) -> None:
-    async with opened(deployment) as queue, committing(queue) as (commit, _):
-        waiting = [commit.accept(update(n)) for n in range(1_500)]
-        await asyncio.wait_for(commit.drain(), SECONDS)
-        assert [one.exception() for one in waiting] == [None] * 1_500
-        with pytest.raises(Unavailable):
-            commit.accept(update())
 
 
 def test_an_envelope_opens_with_the_key_it_was_sealed_with_and_the_previous_one() -> None:

@@ -30,7 +30,7 @@ ENVELOPES = MANY // 500
 # BEGIN, cursor, known events, users, scores; ledger, totals; COMMIT.
 STATEMENTS = 8
 COMMANDS = 18  # of Valkey for a batch, those within the script included
-CALLS = 70  # Python functions an update, from the request's body to the commit, among 500
+CALLS = 40  # Python functions an update, from the request's body to the commit, among 500
 
 
 async def accept(client: httpx.AsyncClient, word: str, count: int) -> None:

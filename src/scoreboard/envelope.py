@@ -59,14 +59,11 @@ class NotOurs(ValueError):
 
 
 _encode = msgspec.msgpack.Encoder().encode
+encode_entry: Callable[[Entry], bytes] = _encode
+"""One entry in the form in which it will lie in an envelope."""
 _decode = msgspec.msgpack.Decoder(Envelope).decode
 _decode_outcomes = msgspec.msgpack.Decoder(list[Outcome]).decode
 _decode_entry = msgspec.msgpack.Decoder(Entry).decode
-
-
-def encode_entry(entry: Entry) -> bytes:
-    """One entry in the form in which it will lie in an envelope."""
-    return _encode(entry)
 
 
 def decode_entry(data: bytes) -> Entry:

@@ -11,7 +11,7 @@ from struct import Struct
 
 from asyncpg.pgproto.pgproto import UUID  # a uuid.UUID, made and written in a tenth of the time
 
-_LENGTH, _HALVES = Struct(">I").pack, Struct(">QQ")
+_KIND, _LENGTH, _HALVES = Struct(">IcI").pack, Struct(">I").pack, Struct(">QQ")
 
 
 def event_id_of_action(user_id: str, action_id: str) -> UUID:
@@ -30,7 +30,7 @@ def event_id_of_grant(issuer: str, grant_id: str) -> UUID:
 
 def _uuid8(kind: bytes, one: str, other: str) -> UUID:
     first, second = one.encode(), other.encode()
-    data = b"\0\0\0\1%b%b%b%b%b" % (kind, _LENGTH(len(first)), first, _LENGTH(len(second)), second)
+    data = _KIND(len(kind), kind, len(first)) + first + _LENGTH(len(second)) + second
     high, low = _HALVES.unpack_from(sha256(data).digest())
     # The version and the variant.
     return UUID(_HALVES.pack(high & ~0xF000 | 0x8000, low & ~(0b11 << 62) | 0b10 << 62))

@@ -20,6 +20,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 
+from msgspec import Struct
+
 from scoreboard import metrics
 from scoreboard.envelope import ENTRIES, ENTRY_BYTES, Envelope, Sealer, encode_entry
 from scoreboard.errors import QueueFull, Unavailable
@@ -39,11 +41,58 @@ def partition_of(user: str, partitions: int) -> int:
     return zlib.crc32(user.encode()) % partitions if partitions > 1 else 0
 
 
-class _Waiting:
-    __slots__ = ("data", "told", "wanted")
+class _Waiting(Struct):
+    """Entries of one who wants to be told of them, in order."""
 
-    def __init__(self, data: bytes, wanted: bool, told: Callable[[Exception | None], None]) -> None:
-        self.data, self.wanted, self.told = data, wanted, told
+    data: Sequence[bytes]
+    """Encoded."""
+    wanted: bool
+    told: Callable[[int, Exception | None], None]
+
+
+class _Line:
+    """What waits for an envelope of one partition."""
+
+    def __init__(self) -> None:
+        self.came = asyncio.Event()
+        self.entries = 0
+        self._waiting: deque[_Waiting] = deque()
+
+    def join(self, one: _Waiting) -> None:
+        """Wait behind the others."""
+        if not self.entries:
+            self.came.set()
+        self._waiting.append(one)
+        self.entries += len(one.data)
+
+    def gather(self) -> list[_Waiting]:
+        """The longest beginning that fits into one envelope; at least one entry."""
+        gathered: list[_Waiting] = []
+        free, room = ENTRIES, ENTRY_BYTES
+        while self._waiting:
+            one = self._waiting[0]
+            fit = 0
+            for data in one.data:
+                room -= len(data)
+                if not free or (room < 0 and free < ENTRIES):
+                    break
+                free -= 1
+                fit += 1
+            if fit < len(one.data):
+                if fit:
+                    gathered.append(_Waiting(one.data[:fit], one.wanted, one.told))
+                    one.data = one.data[fit:]
+                break
+            gathered.append(self._waiting.popleft())
+        self.entries -= ENTRIES - free
+        return gathered
+
+    def leave(self) -> list[_Waiting]:
+        """All that waits; nobody does any more."""
+        left = list(self._waiting)
+        self._waiting.clear()
+        self.entries = 0
+        return left
 
 
 class GroupCommit:
@@ -52,8 +101,7 @@ class GroupCommit:
     def __init__(self, queue: Queue, sealer: Sealer, *, partitions: int, catalogue: str, inbox: str) -> None:
         self._queue, self._sealer = queue, sealer
         self._catalogue, self._inbox = catalogue, inbox
-        self._waiting: list[deque[_Waiting]] = [deque() for _ in range(partitions)]
-        self._wake = [asyncio.Event() for _ in range(partitions)]
+        self._lines = [_Line() for _ in range(partitions)]
         self._count = 0  # entries of which nobody has been told
         self._idle = asyncio.Event()
         self._idle.set()
@@ -64,7 +112,7 @@ class GroupCommit:
     @property
     def partitions(self) -> int:
         """How many partitions the log has."""
-        return len(self._waiting)
+        return len(self._lines)
 
     def open(self, message: bytes) -> Envelope:
         """What is in a message of the log. Raises ``NotOurs``."""
@@ -85,62 +133,61 @@ class GroupCommit:
             Unavailable: (from the future) whether the entry is in the log is not known.
         """
         accepted = asyncio.get_running_loop().create_future()
-        self.enter(entry, partial(_settle, accepted), wanted=wanted, partition=partition)
+        self.enter((entry,), partial(_settle, accepted), wanted=wanted, partition=partition)
         return accepted
 
     def enter(
         self,
-        entry: Entry,
-        told: Callable[[Exception | None], None],
+        entries: Sequence[Entry],
+        told: Callable[[int, Exception | None], None],
         *,
         wanted: bool = False,
         partition: int | None = None,
     ) -> None:
-        """As ``accept``, for who needs no future: ``told`` is called with what went wrong, or ``None``."""
+        """As ``accept``, for several of one partition, at least one, and for who needs no futures.
+
+        ``told`` is called with a number, and with what went wrong with so many of them, the next ones in
+        order, or ``None``: more than once if they do not all come into one envelope.
+        """
         if self._closing:
             raise Unavailable("This process is stopping.")
-        if self._count >= WAITING_ENTRIES:
+        if self._count + len(entries) > WAITING_ENTRIES:
             raise self._full(QueueFull("Too many updates wait to be written."))
         if partition is None:
-            partition = partition_of(entry.user, len(self._waiting))
-        waiting, data = self._waiting[partition], encode_entry(entry)
-        if not waiting:
+            partition = partition_of(entries[0].user, len(self._lines))
+        self._lines[partition].join(_Waiting(list(map(encode_entry, entries)), wanted, told))
+        if not self._count:
             self._idle.clear()
-            self._wake[partition].set()
-        waiting.append(_Waiting(data, wanted, told))
-        self._count += 1
+        self._count += len(entries)
 
     async def run(self) -> None:
         """Publish until cancelled; what is left then is answered ``Unavailable``."""
         try:
             async with asyncio.TaskGroup() as tasks:
-                for partition in range(len(self._waiting)):
-                    tasks.create_task(self._publish(partition))
+                for partition, line in enumerate(self._lines):
+                    tasks.create_task(self._publish(partition, line))
         finally:
             self._closing = True
-            for waiting in self._waiting:
-                left = list(waiting)
-                waiting.clear()
-                self._answer(left, Unavailable("This process is stopping."))
+            for line in self._lines:
+                self._answer(line.leave(), Unavailable("This process is stopping."))
 
     async def drain(self) -> None:
         """Take nothing new and return when all that waits has been answered."""
         self._closing = True
         await self._idle.wait()
 
-    async def _publish(self, partition: int) -> None:
-        waiting, wake = self._waiting[partition], self._wake[partition]
+    async def _publish(self, partition: int, line: _Line) -> None:
         while True:
-            await wake.wait()
-            wake.clear()
-            while waiting:
-                await self._all_that_came(waiting)
-                gathered = self._gather(waiting)
+            await line.came.wait()
+            line.came.clear()
+            while line.entries:
+                await self._all_that_came(line)
+                gathered = line.gather()
                 error: Exception | None = Unavailable("This process is stopping.")
                 began = time.monotonic()
                 try:
                     await self._queue.publish(partition, envelope := self._seal(gathered))
-                    self._synced(time.monotonic() - began, len(gathered), len(envelope))
+                    self._synced(time.monotonic() - began, _entries(gathered), len(envelope))
                     error = None
                 except QueueFull as refused:
                     self._refusing = self._refusing or began
@@ -148,16 +195,15 @@ class GroupCommit:
                 except Unavailable as refused:
                     self._refusing = self._refusing or began
                     error = refused
-                    gathered += waiting
-                    waiting.clear()
+                    gathered += line.leave()
                 finally:
                     self._answer(gathered, error)
 
-    async def _all_that_came(self, waiting: deque[_Waiting]) -> None:
+    async def _all_that_came(self, line: _Line) -> None:
         """Return once no connection brings more at this moment, an envelope is full, or after a while."""
         until, before = time.monotonic() + LINGER_SECONDS, 0
-        while before < len(waiting) < ENTRIES and time.monotonic() < until:
-            before = len(waiting)
+        while before < line.entries < ENTRIES and time.monotonic() < until:
+            before = line.entries
             await asyncio.sleep(0)
 
     def _full(self, error: QueueFull) -> QueueFull:
@@ -175,35 +221,32 @@ class GroupCommit:
         metrics.ENVELOPE_BYTES.observe(size)
 
     def _answer(self, gathered: Sequence[_Waiting], error: Exception | None) -> None:
-        self._count -= len(gathered)
+        for one in gathered:
+            self._count -= len(one.data)
+            try:
+                one.told(len(one.data), error)
+            except Exception:  # the others are to be told all the same
+                logger.exception("who waited for an entry could not be told")
         if not self._count:
             self._idle.set()
         metrics.WAITING.set(self._count)
-        for one in gathered:
-            try:
-                one.told(error)
-            except Exception:  # the others are to be told all the same
-                logger.exception("who waited for an entry could not be told")
 
     def _seal(self, gathered: Sequence[_Waiting]) -> bytes:
-        wanted = [place for place, one in enumerate(gathered) if one.wanted]
+        wanted: list[int] = []
+        entries: list[bytes] = []
+        for one in gathered:
+            if one.wanted:
+                wanted.extend(range(len(entries), len(entries) + len(one.data)))
+            entries += one.data
         inbox = self._inbox if wanted else ""
-        return self._sealer.seal(self._catalogue, inbox, wanted, [one.data for one in gathered])
-
-    @staticmethod
-    def _gather(waiting: deque[_Waiting]) -> list[_Waiting]:
-        """The longest beginning of what waits that fits into one envelope."""
-        gathered: list[_Waiting] = []
-        room = ENTRY_BYTES
-        while waiting and len(gathered) < ENTRIES:
-            room -= len(waiting[0].data)
-            if room < 0 and gathered:
-                break
-            gathered.append(waiting.popleft())
-        return gathered
+        return self._sealer.seal(self._catalogue, inbox, wanted, entries)
 
 
-def _settle(accepted: asyncio.Future[None], error: Exception | None) -> None:
+def _entries(gathered: Sequence[_Waiting]) -> int:
+    return sum(len(one.data) for one in gathered)
+
+
+def _settle(accepted: asyncio.Future[None], _: int, error: Exception | None) -> None:
     if accepted.done():
         return  # its request was cancelled
     if error is None:

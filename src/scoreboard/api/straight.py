@@ -13,9 +13,10 @@ from collections.abc import Iterable, Mapping
 from hashlib import sha256
 from http import HTTPStatus
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import msgspec
+from msgspec import Struct
 
 from scoreboard.api.problems import MEDIA_TYPE, headers_of
 
@@ -39,28 +40,19 @@ class _Unheard:
         """Nobody waits."""
 
 
-class Request:
+class Request(Struct, eq=False):
     """A request of the straight way; to uvicorn it is the one that is being answered."""
 
-    __slots__ = (
-        "body",
-        "connection",
-        "disconnected",
-        "handler",
-        "keep_alive",
-        "response_complete",
-        "said",
-    )
-    message_event = _Unheard()
-    scope: Any = None
-
-    def __init__(self, connection: Http, handler: Handler, said: Any, body: bytes = b"") -> None:
-        self.connection, self.handler = connection, handler
-        self.said = said
-        """What the handler has read in its head."""
-        self.body = body
-        self.keep_alive = True
-        self.disconnected = self.response_complete = False
+    connection: Http
+    handler: Handler
+    said: Any
+    """What the handler has read in its head."""
+    body: bytes = b""
+    keep_alive: bool = True
+    disconnected: bool = False
+    response_complete: bool = False
+    message_event: ClassVar[_Unheard] = _Unheard()
+    scope: ClassVar[Any] = None
 
     @property
     def peer(self) -> str:

@@ -14,9 +14,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-from collections.abc import Callable, Iterable, MutableMapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, MutableMapping, Sequence
 from functools import partial
-from typing import Annotated, Any
+from itertools import islice
+from typing import Annotated, Any, TypeAlias
 
 import msgspec
 from asyncpg.pgproto.pgproto import UUID
@@ -40,7 +42,7 @@ from scoreboard.auth import Auth
 from scoreboard.auth.keyring import NotYetKnown, once_more
 from scoreboard.auth.policy import Policy, insufficient
 from scoreboard.errors import Problem
-from scoreboard.group_commit import GroupCommit
+from scoreboard.group_commit import GroupCommit, partition_of
 from scoreboard.model import Principal, Scope, Update
 
 BATCH_BYTES = 2 * 1024 * 1024
@@ -67,6 +69,15 @@ class Answer(Struct, frozen=True):
     body: Any
 
 
+class Accepted(Struct, frozen=True, rename="camel"):
+    """202: synced to disk; will reach exactly one end state."""
+
+    status: str
+    event_id: str
+
+
+Told: TypeAlias = Callable[[Accepted | Problem], None]
+"""Whom to tell what is to be said of an update."""
 _submission = msgspec.json.Decoder(Submission)
 _submissions = msgspec.json.Decoder(list[Submission])
 _encode = msgspec.json.Encoder().encode
@@ -99,24 +110,34 @@ class UpdateScore:
         extra = [(b"preference-applied", b"wait=%d" % wait)] if wait and answer.status == 200 else []
         await respond(send, answer.status, answer.body, b"application/json", extra)
 
-    def enter(self, update: Update, answer: Callable[[Accepted | Problem], None]) -> None:
-        """Have an update accepted; ``answer`` is called with what is to be said, now or later."""
-        told = partial(self._entered, update, answer)
+    def enter(self, update: Update, tell: Told) -> None:
+        """Have an update accepted; one is told what is to be said, now or later."""
+        told = partial(self._entered, update, tell)
         try:
-            self._commit.enter(update, told)
+            self._commit.enter((update,), told)
         except Exception as error:
-            told(error)
+            told(1, error)
 
-    def _entered(
-        self, update: Update, answer: Callable[[Accepted | Problem], None], error: Exception | None
-    ) -> None:
+    def _enter_all(self, updates: Sequence[Update], tell: Sequence[Told]) -> None:
+        """Have updates of one partition accepted; for each, one is told."""
+        told = partial(self._all_entered, zip(updates, tell, strict=True))
+        try:
+            self._commit.enter(updates, told)
+        except Exception as error:
+            told(len(updates), error)
+
+    def _entered(self, update: Update, tell: Told, _: int, error: Exception | None) -> None:
         event_id = str(UUID(update.event_id))
         if error is not None:
-            answer(refused(error, event_id))
+            tell(refused(error, event_id))
             return
         self._outcomes.remember(update.event_id, update.user)
         self._accepted.inc()
-        answer(Accepted("accepted", event_id))
+        tell(Accepted("accepted", event_id))
+
+    def _all_entered(self, each: Iterator[tuple[Update, Told]], count: int, error: Exception | None) -> None:
+        for update, tell in islice(each, count):
+            self._entered(update, tell, 1, error)
 
     async def submit(self, principal: Principal, submission: Submission, wait: float = 0) -> Answer:
         """Decide on one update and have it accepted.
@@ -179,7 +200,8 @@ class UpdateScore:
                 metrics.REQUESTS.labels(answer.body.status).inc()
                 answers.put(place, answer.body)
 
-        answers = _Answers(len(submissions))
+        answers, partitions = _Answers(len(submissions)), self._commit.partitions
+        accepting: defaultdict[int, tuple[list[Update], list[Told]]] = defaultdict(lambda: ([], []))
         async with asyncio.TaskGroup() as tasks:
             for place, submission in enumerate(submissions):
                 user_id, action_id = submission.user_id, submission.action_id
@@ -191,15 +213,12 @@ class UpdateScore:
                 except Exception as error:
                     answers.put(place, refused(error))
                 else:
-                    self.enter(update, partial(answers.put, place))
+                    updates, tell = accepting[partition_of(user_id, partitions)]
+                    updates.append(update)
+                    tell.append(partial(answers.put, place))
+            for updates, tell in accepting.values():
+                self._enter_all(updates, tell)
             return await answers.all
-
-
-class Accepted(Struct, frozen=True, rename="camel"):
-    """202: synced to disk; will reach exactly one end state."""
-
-    status: str
-    event_id: str
 
 
 class _Answers:
