@@ -62,9 +62,9 @@ async def test_a_key_is_for_its_types_of_action_alone(client: httpx.AsyncClient,
 async def test_a_key_that_ends_ends_on_all_processes_within_two_seconds(
     deployment: Deployment, client: httpx.AsyncClient, database: Database, ending: str
 ) -> None:
-    key_id, key = await create_key(database, "ends", WRITE, seconds=2 if ending == "expired" else None)
-    made = time.monotonic()
     async with deployment.serving() as other:
+        key_id, key = await create_key(database, "ends", WRITE, seconds=2 if ending == "expired" else None)
+        made = time.monotonic()
         for one in (client, other):
             assert (await submit(one, "ann", "win:same", wait=0, credentials=key)).status_code == 202
         began = made + 2 if ending == "expired" else time.monotonic()
