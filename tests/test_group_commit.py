@@ -12,6 +12,7 @@ import pytest
 from conftest import Deploy
 from deployment import SECONDS, Deployment
 from queueing import SECRET, opened, read, update
+from scoreboard import group_commit
 from scoreboard.config import Config
 from scoreboard.config import Queue as QueueTable
 from scoreboard.envelope import ENTRIES, ENTRY_BYTES, Sealer
@@ -217,6 +218,19 @@ async def test_each_of_many_is_answered_in_its_place_whichever_partition_it_goes
         await deployment.ledger_holds(sum(code == "accepted" for code, _ in told))
     async with Queue.open(deployment.environment.queue, deployment.name, "test") as queue:
         assert (await queue.state()).last == 3, "an envelope a partition"
+
+
+async def test_of_many_as_many_are_accepted_as_there_is_room_for(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(group_commit, "WAITING_ENTRIES", 10)
+    updates = [{"userId": "ann", "actionId": f"point:{n}"} for n in range(100)]
+    async with deployment.working(), deployment.serving() as client:
+        for sent in (updates, updates[:10]):
+            results = (await client.post("/update-scores", json=sent)).json()["results"]
+            codes = [one.get("code", one["status"]) for one in results]
+            assert codes == ["accepted"] * 10 + ["queue_full"] * (len(sent) - 10)
+        await deployment.ledger_holds(10)
 
 
 async def test_of_many_those_are_said_to_be_accepted_that_are_in_the_log(deploy: Deploy) -> None:

@@ -114,6 +114,11 @@ class GroupCommit:
         """How many partitions the log has."""
         return len(self._lines)
 
+    @property
+    def room(self) -> int:
+        """How many more entries may wait."""
+        return WAITING_ENTRIES - self._count
+
     def open(self, message: bytes) -> Envelope:
         """What is in a message of the log. Raises ``NotOurs``."""
         return self._sealer.open(message)
@@ -144,14 +149,14 @@ class GroupCommit:
         wanted: bool = False,
         partition: int | None = None,
     ) -> None:
-        """As ``accept``, for several of one partition, at least one, and for who needs no futures.
+        """As ``accept``, for several entries of one partition, at least one, and for who needs no futures.
 
-        ``told`` is called with a number, and with what went wrong with so many of them, the next ones in
-        order, or ``None``: more than once if they do not all come into one envelope.
+        ``told(count, error)`` is called for each envelope that they come into: the next ``count`` of them, in
+        order, are on disk if ``error`` is ``None``. If there is no room for all, none is accepted.
         """
         if self._closing:
             raise Unavailable("This process is stopping.")
-        if self._count + len(entries) > WAITING_ENTRIES:
+        if len(entries) > self.room:
             raise self._full(QueueFull("Too many updates wait to be written."))
         if partition is None:
             partition = partition_of(entries[0].user, len(self._lines))

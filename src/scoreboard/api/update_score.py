@@ -111,7 +111,7 @@ class UpdateScore:
         await respond(send, answer.status, answer.body, b"application/json", extra)
 
     def enter(self, update: Update, tell: Told) -> None:
-        """Have an update accepted; one is told what is to be said, now or later."""
+        """Have an update accepted; ``tell`` is called with what is to be said, now or later."""
         told = partial(self._entered, update, tell)
         try:
             self._commit.enter((update,), told)
@@ -119,7 +119,9 @@ class UpdateScore:
             told(1, error)
 
     def _enter_all(self, updates: Sequence[Update], tell: Sequence[Told]) -> None:
-        """Have updates of one partition accepted; for each, one is told."""
+        """As ``enter``, for updates of one partition; for each there is one to be called."""
+        if not updates:
+            return
         told = partial(self._all_entered, zip(updates, tell, strict=True))
         try:
             self._commit.enter(updates, told)
@@ -136,7 +138,7 @@ class UpdateScore:
         tell(Accepted("accepted", event_id))
 
     def _all_entered(self, each: Iterator[tuple[Update, Told]], count: int, error: Exception | None) -> None:
-        for update, tell in islice(each, count):
+        for update, tell in list(islice(each, count)):  # whatever goes wrong, the others are the next part's
             self._entered(update, tell, 1, error)
 
     async def submit(self, principal: Principal, submission: Submission, wait: float = 0) -> Answer:
@@ -217,7 +219,9 @@ class UpdateScore:
                     updates.append(update)
                     tell.append(partial(answers.put, place))
             for updates, tell in accepting.values():
-                self._enter_all(updates, tell)
+                room = self._commit.room
+                self._enter_all(updates[:room], tell[:room])
+                self._enter_all(updates[room:], tell[room:])  # each is refused, as it would be alone
             return await answers.all
 
 
