@@ -22,14 +22,15 @@ from starlette.applications import Starlette
 from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from scoreboard.app import following
+from scoreboard.app.serving import following
 from scoreboard.auth import Auth
 from scoreboard.auth.proxies import Proxies
 from scoreboard.board import Board
 from scoreboard.config import Config
 from scoreboard.listening import listen
-from scoreboard.live import protocol, raise_file_limit
+from scoreboard.live import protocol
 from scoreboard.model import Frame, Line
+from scoreboard.sockets import raise_file_limit
 from scoreboard.texts import text_of_time
 
 NAMES = ("Ada", "Grace", "Edsger", "Barbara", "Donald", "Frances", "Ken", "Radia", "Tony", "Leslie")

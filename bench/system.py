@@ -17,7 +17,7 @@ from pathlib import Path
 import httpx
 from msgspec import Struct, field
 
-from scoreboard.app import ensure_log
+from scoreboard.app.starting import ensure_log
 from scoreboard.auth.tokens import local_token
 from scoreboard.board import Board
 from scoreboard.config import Config, Environment, load, secret_of

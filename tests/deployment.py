@@ -20,7 +20,9 @@ import msgspec
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
 
-from scoreboard.app import Settings, serve, work
+from scoreboard.app.serving import serve
+from scoreboard.app.starting import Settings
+from scoreboard.app.working import work
 from scoreboard.auth.key_acts import create_key
 from scoreboard.auth.tokens import local_token
 from scoreboard.board import Board

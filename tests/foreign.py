@@ -13,7 +13,7 @@ from typing import Any
 
 from deployment import SECONDS, free_port, until
 from scoreboard.engines.server import file_of
-from scoreboard.queue.server import ASKED
+from scoreboard.nats_services import ASKED
 
 TELLING = {
     "system_account": "S",

@@ -15,7 +15,7 @@ from nats.js import JetStreamContext
 from deployment import SECONDS, Deployment, bearer, free_port, submit
 from processes import assert_one_error, run, settings_of, started
 from scoreboard import adoption, config
-from scoreboard.app import ensure_log
+from scoreboard.app.starting import ensure_log
 from scoreboard.database import Database, connect
 from scoreboard.errors import EngineError, LogMismatch, Unavailable
 from scoreboard.event_ids import event_id_of_action

@@ -8,7 +8,7 @@ import msgspec
 from deployment import Deployment, bearer, submit, until
 from poisoning import audit, differences, event, letters, publish, refusing
 from scoreboard import dead_letters
-from scoreboard.app import Settings
+from scoreboard.app.starting import Settings
 from scoreboard.group_commit import partition_of
 from scoreboard.model import PLACES, Rename, Scope
 from test_adoption import adopt, divided, jetstream

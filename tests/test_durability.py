@@ -15,9 +15,9 @@ import pytest
 from deployment import Deployment, bearer, free_port, is_live, submit, until
 from foreign import SYNCING, TELLING, nats_configured, nats_server
 from processes import run, settings_of, started
-from scoreboard.api.health import ASK_SECONDS
 from scoreboard.database import Database
 from scoreboard.durability import gate
+from scoreboard.engine_states import ASK_SECONDS
 from scoreboard.errors import ConfigurationError
 from scoreboard.queue import Queue, server
 

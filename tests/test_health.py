@@ -10,7 +10,7 @@ import nats
 import pytest
 
 from deployment import Deployment, submit, until
-from scoreboard.api import health
+from scoreboard import engine_states
 from scoreboard.board import Board
 from scoreboard.database import Database
 
@@ -25,7 +25,7 @@ async def told(client: httpx.AsyncClient) -> tuple[int, str]:
 async def test_boards_are_watched_though_the_log_is_gone_or_the_database_in_disorder(
     deployment: Deployment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(health, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(engine_states, "LOOK_SECONDS", 0.05)
     async with deployment.serving() as client:
         async with deployment.working():
             assert (await submit(client, "ann", "point:1")).json()["status"] == "applied"
@@ -60,7 +60,7 @@ async def test_many_who_ask_at_once_ask_the_engines_once(
     monkeypatch.setattr(Database, "positions", slow)
     board = Board(deployment.environment.board, deployment.config)
     async with Database.open(deployment.database_url) as database:
-        engines = health.EngineStates(deployment.config, database, board, None, ())
+        engines = engine_states.EngineStates(deployment.config, database, board, None, ())
         probes = [asyncio.create_task(engines.states()) for _ in range(20)]
 
         async def begun() -> bool:

@@ -13,7 +13,8 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
 from by_hand import Raw
-from scoreboard.live import hub, hubs, listen, raise_file_limit
+from scoreboard import sockets
+from scoreboard.live import hub, hubs
 from scoreboard.live.wire import WEBSOCKET
 from scoreboard.model import Frame
 from watching import PATIENCE, Serving, frame, live, received, serving, until
@@ -221,26 +222,26 @@ async def test_past_the_rate_of_handshakes_the_handshake_is_answered_503(
 
 def test_accepted_sockets_inherit_the_options() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
-        listen.tune(server)
+        sockets.tune(server)
         with socket.create_connection(server.getsockname()), server.accept()[0] as accepted:
             assert accepted.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
-            assert accepted.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) <= 2 * listen.SEND_BUFFER_BYTES
+            assert accepted.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) <= 2 * sockets.SEND_BUFFER_BYTES
             for name, value in (
                 ("TCP_NODELAY", 1),
-                ("TCP_NOTSENT_LOWAT", listen.UNSENT_BYTES),
-                ("TCP_USER_TIMEOUT", listen.DEAD_MILLISECONDS),
+                ("TCP_NOTSENT_LOWAT", sockets.UNSENT_BYTES),
+                ("TCP_USER_TIMEOUT", sockets.DEAD_MILLISECONDS),
             ):
                 if option := getattr(socket, name, None):
                     assert accepted.getsockopt(socket.IPPROTO_TCP, option) == value
     with socket.socket(socket.AF_UNIX) as local:
-        listen.tune(local)
+        sockets.tune(local)
 
 
 def test_the_soft_limit_of_files_is_raised_to_the_hard_one() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, hard) - 1, hard))
-        raise_file_limit()
+        sockets.raise_file_limit()
         assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == hard
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -16,7 +16,8 @@ import msgspec
 import pytest
 
 from by_hand import Raw, Stream, client_frame
-from scoreboard.live import Connection, hub, hubs, listen
+from scoreboard.live import Connection, hub, hubs
+from scoreboard.sockets import SEND_BUFFER_BYTES
 from watching import PATIENCE, Serving, frame, serving, until
 
 ROWS = 100
@@ -102,7 +103,7 @@ async def test_clients_that_never_read_hoard_little_and_are_dropped(
         enough = len(seen) + 100
         await until(lambda: len(seen) > enough)
         # 100 frames of 9 KB have passed them by.
-        assert hoarded(stalled) <= FRAME + 2 * listen.SEND_BUFFER_BYTES
+        assert hoarded(stalled) <= FRAME + 2 * SEND_BUFFER_BYTES
         monkeypatch.setattr(hubs, "STUCK_SECONDS", 0.05)
         await until(lambda: live.hubs.connections == 2)
         assert not live.hubs._stuck

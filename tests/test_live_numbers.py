@@ -10,8 +10,9 @@ import pytest
 from websockets.asyncio.client import connect
 
 from by_hand import Raw
+from scoreboard import sockets
 from scoreboard.board import watching
-from scoreboard.live import hub, hubs, inbound, listen, members, you
+from scoreboard.live import hub, hubs, inbound, members, you
 from scoreboard.live.watcher import BYE_MILLISECONDS, RETRY_SECONDS
 from watching import PATIENCE, frame, serving
 
@@ -25,7 +26,7 @@ from watching import PATIENCE, frame, serving
         (hubs, "STUCK_SECONDS", 30, 30),
         (hubs, "AUTH_SECONDS", 5, 5),
         (inbound, "MESSAGE_BYTES", 4_096, 4_096),
-        (listen, "DEAD_MILLISECONDS", 1, 30_000),
+        (sockets, "DEAD_MILLISECONDS", 1, 30_000),
         (members, "CHECK_SECONDS", 0, 1),  # with a look at keys each second: a revocation is seen within two
         (you, "SECOND", 1, 1),
     ],

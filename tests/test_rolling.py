@@ -22,7 +22,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from deployment import SECONDS, Deployment, bearer, free_port, is_ready, submit, until
 from processes import Program, settings_of, started
 from scoreboard import draining
-from scoreboard.app import serve
+from scoreboard.app.serving import serve
 from scoreboard.listening import listen
 from scoreboard.live.watcher import DRAINING
 from test_worker import audit

@@ -16,7 +16,7 @@ import pytest
 from deployment import Deployment, until
 from processes import run, settings_of
 from scoreboard import adoption, backup, config, trimming
-from scoreboard.app import ensure_log
+from scoreboard.app.starting import ensure_log
 from scoreboard.database import Database
 from scoreboard.database.server import LOCK_CLASS
 from scoreboard.errors import Unavailable

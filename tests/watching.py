@@ -17,7 +17,6 @@ from scoreboard import board as ranking
 from scoreboard.api.application import Application
 from scoreboard.api.connection import http
 from scoreboard.api.deadlines import Deadlines
-from scoreboard.api.health import EngineStates
 from scoreboard.api.places import Places
 from scoreboard.api.services import Services
 from scoreboard.auth import Auth
@@ -26,9 +25,11 @@ from scoreboard.auth.proxies import Proxies
 from scoreboard.auth.tokens import Tokens, local_token
 from scoreboard.config import Board, Config, Environment, Live, Web
 from scoreboard.database import Database
-from scoreboard.live import Connection, Hub, Hubs, Lines, Members, protocol, tune
+from scoreboard.engine_states import EngineStates
+from scoreboard.live import Connection, Hub, Hubs, Lines, Members, protocol
 from scoreboard.model import Frame, Line
 from scoreboard.rates import Rates
+from scoreboard.sockets import tune
 
 NOWHERE = "127.0.0.1:1"
 """Where no engine listens: what these tests watch is published by themselves."""

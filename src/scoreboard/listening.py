@@ -13,7 +13,7 @@ import logging
 import socket
 
 from scoreboard.errors import ConfigurationError, EngineError
-from scoreboard.live import tune
+from scoreboard.sockets import tune
 
 logger = logging.getLogger(__name__)
 

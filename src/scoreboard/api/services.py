@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from scoreboard.api.health import EngineStates
 from scoreboard.api.outcomes import Outcomes
 from scoreboard.api.places import Places
 from scoreboard.api.update_score import UpdateScore
@@ -13,6 +12,7 @@ from scoreboard.auth.policy import Policy
 from scoreboard.board import Board
 from scoreboard.config import Config
 from scoreboard.database import Database
+from scoreboard.engine_states import EngineStates
 from scoreboard.group_commit import GroupCommit
 from scoreboard.live import Hubs
 

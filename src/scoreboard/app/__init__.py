@@ -4,12 +4,6 @@ In come the configuration and the environment, and for a role that serves a list
 that runs until it is told to stop. It must never do a stage's work itself.
 
 ``starting.py`` is what a role begins with, ``serving.py`` wires a process that serves, ``working.py`` a
-worker, ``running.py`` runs a role as a process. ``python -m scoreboard.app`` is ``__main__.py``.
+worker, ``running.py`` runs a role as a process. ``python -m scoreboard.app`` is ``__main__.py``. Nothing is
+imported here: each role brings what it needs and no more, so that it starts, and comes back, soon.
 """
-
-from scoreboard.app.running import run_role
-from scoreboard.app.serving import following, serve
-from scoreboard.app.starting import Settings, ensure_log
-from scoreboard.app.working import work
-
-__all__ = ["Settings", "ensure_log", "following", "run_role", "serve", "work"]

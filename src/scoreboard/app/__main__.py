@@ -12,10 +12,10 @@ import socket
 import sys
 from pathlib import Path
 
-from scoreboard import demo, logs
+from scoreboard import logs
 from scoreboard.app.running import run_role
 from scoreboard.app.starting import Settings
-from scoreboard.config import Environment, environment, load
+from scoreboard.config import Config, environment, load
 from scoreboard.errors import EX_CONFIG, HOPELESS, ScoreboardError
 
 logger = logging.getLogger(__name__)
@@ -32,7 +32,8 @@ def main() -> None:
     logs.set_up()
     try:
         outer = environment()
-        config = demo.CONFIG if arguments.demo or arguments.role == "demo" else load(_path(outer))
+        demo = arguments.demo or arguments.role == "demo"
+        config = _demo() if demo else load(Path(outer.config) if outer.config else None)
         settings = Settings(config=config, environment=outer, demo=arguments.demo)
         sock = None if arguments.fd is None else socket.socket(fileno=arguments.fd)
         run_role(arguments.role, settings, sock, arguments.url)
@@ -44,8 +45,10 @@ def main() -> None:
         sys.exit(1)
 
 
-def _path(outer: Environment) -> Path | None:
-    return Path(outer.config) if outer.config else None
+def _demo() -> Config:
+    from scoreboard.demo import CONFIG  # with it comes an HTTP client
+
+    return CONFIG
 
 
 if __name__ == "__main__":

@@ -11,15 +11,17 @@ import contextlib
 import gc
 import signal
 import socket
+from collections.abc import Callable, Coroutine
+from functools import partial
 
 import uvloop
 from setproctitle import setproctitle
 
-from scoreboard import demo
-from scoreboard.app.serving import serve
 from scoreboard.app.starting import Settings
-from scoreboard.app.working import work
 from scoreboard.errors import first_of
+
+Play = Callable[[asyncio.Event, asyncio.Event], Coroutine[None, None, None]]
+"""A role's work, from the events that stop it and say that it has begun."""
 
 GARBAGE_OBJECTS = 20_000  # new ones between two collections; some 5 MB
 WORKER_OBJECTS = 200_000  # about what the largest batch has: while it is applied none of it is garbage
@@ -28,20 +30,11 @@ WORKER_OBJECTS = 200_000  # about what the largest batch has: while it is applie
 def run_role(role: str, settings: Settings, sock: socket.socket | None = None, url: str = "") -> None:
     """Run one role in this process until SIGTERM or SIGINT."""
     setproctitle(f"scoreboard {role}")
+    play = _play(role, settings, sock, url)
 
     async def run() -> None:
         stop, started = asyncio.Event(), asyncio.Event()
-
-        async def play() -> None:
-            if role == "worker":
-                await work(settings, stop, started, sock)
-            elif role == "demo":
-                await demo.play(settings.environment.database, url, stop)
-            else:
-                assert sock is not None  # noqa: S101  every caller made it
-                await serve(settings, sock, stop, started, api="api" in role, live="live" in role)
-
-        playing = asyncio.create_task(play(), name=role)
+        playing = asyncio.create_task(play(stop, started), name=role)
 
         def end() -> None:
             stop.set()
@@ -61,3 +54,19 @@ def run_role(role: str, settings: Settings, sock: socket.socket | None = None, u
         uvloop.run(run())
     except BaseExceptionGroup as failures:
         raise first_of(failures) from failures
+
+
+def _play(role: str, settings: Settings, sock: socket.socket | None, url: str) -> Play:
+    """What this role does. Imported here: the framework alone takes as long as all that a worker needs."""
+    if role == "worker":
+        from scoreboard.app.working import work
+
+        return lambda stop, started: work(settings, stop, started, sock)
+    if role == "demo":
+        from scoreboard import demo
+
+        return lambda stop, _: demo.play(settings.environment.database, url, stop)
+    from scoreboard.app.serving import serve
+
+    assert sock is not None  # noqa: S101  every caller made it
+    return partial(serve, settings, sock, api="api" in role, live="live" in role)

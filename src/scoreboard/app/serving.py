@@ -12,6 +12,7 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 import uvicorn
+from litestar import Litestar
 
 from scoreboard.api import health
 from scoreboard.api.application import Application
@@ -34,14 +35,17 @@ from scoreboard.config import Config
 from scoreboard.database import Database
 from scoreboard.draining import Server
 from scoreboard.durability import HEADERS as RELAXED
+from scoreboard.engine_states import EngineStates
 from scoreboard.envelope import Sealer
 from scoreboard.group_commit import GroupCommit
-from scoreboard.live import Hubs, Lines, Members, protocol, raise_file_limit
+from scoreboard.live import Hubs, Lines, Members, protocol
 from scoreboard.queue import Queue
 from scoreboard.rates import Rates
+from scoreboard.sockets import raise_file_limit
 
 # On every answer. What a page may load is said with the page.
 HEADERS = [("x-content-type-options", "nosniff"), ("referrer-policy", "no-referrer")]
+TELLING_CONNECTIONS = 100  # at a worker's own port: probes and Prometheus
 
 
 async def serve(
@@ -71,7 +75,7 @@ async def serve(
             hubs=hubs,
             places=Places(board, database, config.boards),
             auth=auth,
-            engines=health.EngineStates(config, database, board, None, ()),
+            engines=EngineStates(config, database, board, None, ()),
             live=live,
             demo=settings.demo,
         )
@@ -133,6 +137,14 @@ def http_server(
         live,
         outcomes,
     )
+
+
+def telling(config: Config, engines: EngineStates, stack: AsyncExitStack) -> Server:
+    """What tells at a worker's own port how it is."""
+    told = Litestar(health.routes(config, engines), openapi_config=None, logging_config=None)
+    deadlines = Deadlines(TELLING_CONNECTIONS)
+    stack.callback(deadlines.close)
+    return http_server(config, told, deadlines)
 
 
 def authenticating(
@@ -200,7 +212,7 @@ async def _accepting(
         hubs=services.hubs,
         places=services.places,
         auth=services.auth,
-        engines=health.EngineStates(config, database, services.board, queue, ("queue",)),
+        engines=EngineStates(config, database, services.board, queue, ("queue",)),
         live=services.live,
         door=UpdateScore(services.auth, policy, commit, outcomes),
         policy=policy,

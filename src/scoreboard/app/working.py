@@ -11,21 +11,16 @@ import contextlib
 import socket
 from contextlib import AsyncExitStack
 
-from litestar import Litestar
-
-from scoreboard.api import health
-from scoreboard.api.deadlines import Deadlines
-from scoreboard.app.serving import http_server
 from scoreboard.app.starting import Settings, ensure_log, secret_of
 from scoreboard.board import Board
 from scoreboard.database import Database
+from scoreboard.engine_states import EngineStates
 from scoreboard.envelope import Sealer
 from scoreboard.queue import Queue
 from scoreboard.refresh import Refresher
 from scoreboard.worker import Worker
 
 REST_SECONDS = 5.0  # for the batch that a worker has at hand; what is cut off is applied by the next one
-TELLING_CONNECTIONS = 100  # at a worker's own port: probes and Prometheus
 
 
 async def work(
@@ -48,11 +43,7 @@ async def work(
         sealer = Sealer(secret_of(settings), settings.environment.secret_previous)
         refresher = Refresher(config, database, board, queue, sealer)
         worker = Worker(config, settings.environment.database, queue, sealer, refresher)
-        engines = health.EngineStates(config, database, board, queue, ("database", "queue"))
-        told = Litestar(health.routes(config, engines), openapi_config=None, logging_config=None)
-        deadlines = Deadlines(TELLING_CONNECTIONS)
-        stack.callback(deadlines.close)
-        server = http_server(config, told, deadlines)
+        engines = EngineStates(config, database, board, queue, ("database", "queue"))
 
         async with asyncio.TaskGroup() as tasks:
             applying = [
@@ -60,7 +51,11 @@ async def work(
                 tasks.create_task(worker.run(), name="apply the log"),
                 tasks.create_task(engines.run(), name="engines"),
             ]
-            if sock is not None:
+            server = None
+            if sock is not None:  # under `up` there is none, and nobody waits for the framework's import
+                from scoreboard.app.serving import telling
+
+                server = telling(config, engines, stack)
                 tasks.create_task(server.serve(sockets=[sock]), name="tell how it is")
             started.set()
             await stop.wait()
@@ -69,6 +64,7 @@ async def work(
                 async with asyncio.timeout(REST_SECONDS):
                     await worker.rest()
                     await refresher.rest()
-            server.should_exit = True
+            if server is not None:
+                server.should_exit = True
             for task in applying:
                 task.cancel()

@@ -59,15 +59,17 @@ def up(deployment: Deployment, host: str, port: int, processes: int, demo: bool)
 
 def _role(role: str) -> Callable[..., None]:
     def run(deployment: Deployment, host: str, port: int | None) -> None:
-        from scoreboard import app, logs
+        from scoreboard import logs
+        from scoreboard.app.running import run_role
+        from scoreboard.app.starting import Settings
         from scoreboard.listening import base_url, listen, listen_near
 
         logs.set_up()
-        settings = app.Settings(config=deployment.config, environment=deployment.environment)
+        settings = Settings(config=deployment.config, environment=deployment.environment)
         sock = listen_near(host, WORKER_PORT) if port is None else listen(host, port)
         logging.getLogger(__name__).info("%s at %s", role, base_url(host, sock))
         try:
-            app.run_role(role, settings, sock)
+            run_role(role, settings, sock)
         except HOPELESS as error:
             fail(str(error), EX_CONFIG)  # for whoever starts it again whenever it ends: not after this
 

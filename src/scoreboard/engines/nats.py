@@ -23,8 +23,7 @@ from scoreboard.engines.identity import ENVIRONMENT
 from scoreboard.engines.process import Leftovers, Process
 from scoreboard.engines.server import LOOPBACK, STOP_SECONDS, Server, file_of, password, port
 from scoreboard.errors import Unavailable
-from scoreboard.queue import Queue
-from scoreboard.queue.server import ASKED
+from scoreboard.nats_services import ASKED
 
 logger = logging.getLogger(__name__)
 
@@ -128,6 +127,8 @@ class Nats(Server):
             tasks.create_task(self._heal(), name="heal NATS")
 
     async def _heal(self) -> None:
+        from scoreboard.queue import Queue  # only now, with the client: nothing waits for it any more
+
         async with contextlib.AsyncExitStack() as stack:
             queue: Queue | None = None
             before: str | None = None

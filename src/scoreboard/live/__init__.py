@@ -4,7 +4,6 @@ In come frames (the whole visible top of one board), WebSocket upgrades and requ
 same bytes to everybody who watches. There is one newest frame a board and no queue a client: who cannot take
 a frame now is skipped and gets the newest when it can.
 
-    listen.py      options of the listening socket, so that the kernel hoards no old frames
     handshake.py   an upgrade request in; a welcome or a refusal out (pure)
     inbound.py     what one client says: bytes in, messages and answers out (pure)
     wire.py        every form in which a frame goes out, made once for all (pure)
@@ -23,7 +22,6 @@ a timer or a coroutine a client. (A client that has just sent its token has a ta
 from scoreboard.live.connection import Connection, protocol
 from scoreboard.live.hub import Hub
 from scoreboard.live.hubs import Hubs
-from scoreboard.live.listen import raise_file_limit, tune
 from scoreboard.live.members import Members
 from scoreboard.live.sse import EventStream
 from scoreboard.live.you import Lines
@@ -36,6 +34,4 @@ __all__ = [
     "Lines",
     "Members",
     "protocol",
-    "raise_file_limit",
-    "tune",
 ]

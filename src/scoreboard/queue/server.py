@@ -20,6 +20,7 @@ from nats.aio.msg import Msg
 from nats.js.api import PubAck
 
 from scoreboard.errors import QueueFull, Unavailable, heed_cancellation
+from scoreboard.nats_services import HEALTH, SYNCS
 
 logger = logging.getLogger(__name__)
 
@@ -28,8 +29,6 @@ GONE_SECONDS = 0.5  # a server that has not said by then that it is there is gon
 # To ask that is not given up while its connection lives, which ends when it is silent for 6 s: nats-py (2.16)
 # stops reading when a pong comes that nobody waits for.
 ASKED_SECONDS = 20
-ASKED = SYNCS, HEALTH = ("$SYS.REQ.SERVER.PING.VARZ", "$SYS.REQ.SERVER.PING.HEALTHZ")
-"""Services of NATS' system account that ours has to import: does it sync, can it write?"""
 FULL_CODES = (10023, 10047, 10077)  # insufficient resources, insufficient storage, maximum bytes exceeded
 
 
