@@ -109,7 +109,7 @@ async def test_a_worker_alone_tells_how_it_is(deployment: Deployment, tmp_path: 
     port, settings = free_port(), settings_of(deployment)
     async with (
         deployment.serving() as api,
-        started("worker", "--port", str(port), cwd=tmp_path, settings=settings),
+        started("worker", "--port", str(port), cwd=tmp_path, settings=settings) as alone,
         httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as worker,
     ):
 
@@ -131,6 +131,7 @@ async def test_a_worker_alone_tells_how_it_is(deployment: Deployment, tmp_path: 
         status, _, err = await run("worker", "--port", str(port), cwd=tmp_path, settings=settings)
         assert status == 78
         assert f"port {port}" in err
+        assert await alone.stop() == 0  # though a connection to it is open
     places = [tmp_path / "one", tmp_path / "other"]
     for place in places:
         place.mkdir()

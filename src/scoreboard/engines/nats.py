@@ -15,6 +15,7 @@ import logging
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -24,6 +25,9 @@ from scoreboard.engines.process import Leftovers, Process
 from scoreboard.engines.server import LOOPBACK, STOP_SECONDS, Server, file_of, password, port
 from scoreboard.errors import Unavailable
 from scoreboard.nats_services import ASKED
+
+if TYPE_CHECKING:
+    from scoreboard.queue import Queue
 
 logger = logging.getLogger(__name__)
 
@@ -127,8 +131,6 @@ class Nats(Server):
             tasks.create_task(self._heal(), name="heal NATS")
 
     async def _heal(self) -> None:
-        from scoreboard.queue import Queue  # only now, with the client: nothing waits for it any more
-
         async with contextlib.AsyncExitStack() as stack:
             queue: Queue | None = None
             before: str | None = None
@@ -137,6 +139,8 @@ class Nats(Server):
                 last, before = before, None
                 try:
                     if queue is None:
+                        from scoreboard.queue import Queue  # its client, once the roles have been started
+
                         queue = await stack.enter_async_context(Queue.open(self.url, "", "supervisor"))
                     before = flaw = await queue.flaw()
                     room = shutil.disk_usage(self.folder).free
