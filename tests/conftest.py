@@ -23,7 +23,8 @@ for name in list(os.environ):
     if name.startswith("SCOREBOARD_"):
         del os.environ[name]  # a developer's settings are not the tests'
 # Nothing here speaks TLS, and httpx reads all certificates of the world for each client: 40 ms. In a folder
-# they are looked for only when one is needed.
+# they are looked for only when one is needed; but a file goes before it.
+os.environ.pop("SSL_CERT_FILE", None)
 os.environ["SSL_CERT_DIR"] = str(Path(__file__).parent)
 
 pytest_plugins = ["browsing"]

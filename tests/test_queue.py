@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import secrets
-from collections.abc import Awaitable
-from contextlib import aclosing, suppress
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import AsyncExitStack, aclosing, suppress
+from pathlib import Path
+from urllib.parse import urlsplit
 
 import nats
 import pytest
 
-from deployment import SECONDS, Deployment
+from deployment import SECONDS, Deployment, until
+from gate import Gate, gate
+from processes import assert_one_error, command, settings_of
 from queueing import SECRET, opened, read, update
+from scoreboard.engines import Urls
 from scoreboard.envelope import NotOurs, Sealer, encode_entry
 from scoreboard.errors import LogMismatch, QueueFull, Unavailable
 from scoreboard.group_commit import partition_of
@@ -19,6 +25,8 @@ from scoreboard.model import Entry, Rename
 from scoreboard.queue import Queue, State
 from scoreboard.queue.reading import READ_AHEAD
 from scoreboard.queue.server import translated
+
+NOWHERE = "http://127.0.0.1:1"
 
 
 async def attempt(publish: Awaitable[int]) -> object:
@@ -157,3 +165,67 @@ async def test_a_cancellation_that_the_client_swallows_still_ends_the_task() -> 
     task.cancel()
     await asyncio.wait([task])
     assert task.cancelled()
+
+
+@pytest.fixture
+async def door(engine_urls: Urls) -> AsyncIterator[Gate]:
+    """Before the server; its URL is the one for clients."""
+    parts = urlsplit(engine_urls.queue)
+    async with gate(f"http://{parts.hostname}:{parts.port}") as door:
+        netloc = f"{parts.username}:{parts.password}@{urlsplit(door.url).netloc}"
+        door.url = parts._replace(netloc=netloc).geturl()
+        yield door
+
+
+async def test_who_connects_ends_when_told_to_though_the_server_goes_in_that_moment(door: Gate) -> None:
+    there = door.server
+    for turns in itertools.count():  # told one turn of the loop later each time, until it is connected
+        async with AsyncExitStack() as stack:
+            queue = Queue.open(door.url, "nobody", "test", patient=True)
+            connecting = asyncio.create_task(stack.enter_async_context(queue))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            if connecting.done():
+                break
+            connecting.cancel()
+            door.server = NOWHERE
+            door.cut()
+            await asyncio.wait([connecting], timeout=SECONDS)
+            assert connecting.done(), f"told to end after {turns} turns"
+            door.server = there
+    assert turns > 10
+
+
+async def test_a_server_that_is_not_there_yet_is_waited_for_and_that_is_said(
+    door: Gate, caplog: pytest.LogCaptureFixture
+) -> None:
+    there, door.server = door.server, NOWHERE
+    async with AsyncExitStack() as stack:
+        queue = Queue.open(door.url, "nobody", "test", patient=True)
+        connecting = asyncio.create_task(stack.enter_async_context(queue))
+
+        async def said() -> bool:
+            return bool(caplog.messages)
+
+        await until(said)
+        door.server = there
+        assert await (await connecting).flaw() is None
+    assert [one.partition(":")[0] for one in caplog.messages] == ["waiting for the queue"]
+
+
+async def test_who_is_not_patient_is_told_at_once_what_is_wrong(engine_urls: Urls) -> None:
+    wrong = {"nats://127.0.0.1:1": "Connect", engine_urls.queue.replace("@", "wrong@"): "Authorization"}
+    for url, what in wrong.items():
+        with pytest.raises(Unavailable, match=what):
+            async with asyncio.timeout(SECONDS), Queue.open(url, "nobody", "test"):
+                pass
+
+
+async def test_a_command_does_not_wait_for_a_queue_that_is_away(
+    deployment: Deployment, tmp_path: Path
+) -> None:
+    settings = settings_of(deployment) | {"SCOREBOARD_QUEUE_URL": "nats://127.0.0.1:1"}
+    status, out, err = await command("adopt", "--dry-run", cwd=tmp_path, settings=settings)
+    assert (status, out) == (1, "")
+    assert_one_error(err)
+    assert "The queue does not answer" in err

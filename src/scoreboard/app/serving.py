@@ -189,7 +189,9 @@ async def _accepting(
     """The services of a process that also accepts updates."""
     config, database = settings.config, services.database
     secret = secret_of(settings)
-    queue = await stack.enter_async_context(Queue.open(settings.environment.queue, config.namespace, "api"))
+    queue = await stack.enter_async_context(
+        Queue.open(settings.environment.queue, config.namespace, "api", patient=True)
+    )
     await database.migrate()
     await ensure_log(queue, config, database)
     sealer = Sealer(secret, settings.environment.secret_previous)

@@ -34,7 +34,7 @@ async def work(
     async with AsyncExitStack() as stack:
         database = await stack.enter_async_context(Database.open(settings.environment.database))
         queue = await stack.enter_async_context(
-            Queue.open(settings.environment.queue, config.namespace, "worker")
+            Queue.open(settings.environment.queue, config.namespace, "worker", patient=True)
         )
         await database.migrate()
         await ensure_log(queue, config, database)

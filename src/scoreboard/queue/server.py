@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Self
@@ -29,6 +30,7 @@ GONE_SECONDS = 0.5  # a server that has not said by then that it is there is gon
 # To ask that is not given up while its connection lives, which ends when it is silent for 6 s: nats-py (2.16)
 # stops reading when a pong comes that nobody waits for.
 ASKED_SECONDS = 20
+SAY_SECONDS = 10.0  # between two words that the server is still waited for
 FULL_CODES = (10023, 10047, 10077)  # insufficient resources, insufficient storage, maximum bytes exceeded
 
 
@@ -49,36 +51,48 @@ class Server:
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, url: str, namespace: str, role: str) -> AsyncIterator[Self]:
+    async def open(cls, url: str, namespace: str, role: str, *, patient: bool = False) -> AsyncIterator[Self]:
         """A queue for as long as the block runs; it connects by itself again whenever it is cut off.
 
-        Raises:
-            Unavailable: it cannot be reached at the start.
-        """
+        ``patient``: a server that cannot be reached at the start is waited for, which the log says.
 
+        Raises:
+            Unavailable: it cannot be reached at the start, and we are not patient.
+        """
         client = Client()
         queue = cls(client, namespace)
+        connected, say_next = False, 0.0
 
         async def report(error: Exception) -> None:
+            nonlocal say_next
             logger.debug("queue: %r", error)
+            if connected:
+                return
+            heed_cancellation()  # the client tries until it succeeds, and swallows a cancellation meanwhile
+            if not patient:
+                raise Unavailable(f"The queue does not answer: {error!r}") from error
+            if time.monotonic() >= say_next:
+                say_next = time.monotonic() + SAY_SECONDS
+                logger.warning("waiting for the queue: %r", error)
 
         async def lost() -> None:
             queue._cut_off()
 
-        with translated():
-            await client.connect(
-                url,
-                name=f"scoreboard {role}",
-                connect_timeout=2,
-                allow_reconnect=True,
-                max_reconnect_attempts=-1,
-                reconnect_time_wait=0.1,  # type: ignore[arg-type]  # seconds; a fraction is fine
-                ping_interval=2,
-                max_outstanding_pings=2,
-                error_cb=report,
-                disconnected_cb=lost,
-            )
         try:
+            with translated():
+                await client.connect(
+                    url,
+                    name=f"scoreboard {role}",
+                    connect_timeout=2,
+                    allow_reconnect=True,
+                    max_reconnect_attempts=-1,
+                    reconnect_time_wait=0.1,  # type: ignore[arg-type]  # seconds; a fraction is fine
+                    ping_interval=2,
+                    max_outstanding_pings=2,
+                    error_cb=report,
+                    disconnected_cb=lost,
+                )
+            connected = True
             yield queue
         finally:
             await client.close()
