@@ -70,7 +70,7 @@ class Server:
                 return
             heed_cancellation()  # the client tries until it succeeds, and swallows a cancellation meanwhile
             if not patient:
-                raise Unavailable(f"The queue does not answer: {error!r}") from error
+                raise Unavailable(f"The queue is away, or does not let us in: {error!r}") from error
             if time.monotonic() >= say_next:
                 say_next = time.monotonic() + SAY_SECONDS
                 logger.warning("waiting for the queue: %r", error)
