@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 import secrets
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import AsyncExitStack, aclosing, suppress
@@ -15,7 +16,7 @@ import pytest
 
 from deployment import SECONDS, Deployment, until
 from gate import Gate, gate
-from processes import assert_one_error, command, settings_of
+from processes import assert_one_error, command, settings_of, started
 from queueing import SECRET, opened, read, update
 from scoreboard.engines import Urls
 from scoreboard.envelope import NotOurs, Sealer, encode_entry
@@ -199,18 +200,34 @@ async def test_who_connects_ends_when_told_to_though_the_server_goes_in_that_mom
 async def test_a_server_that_is_not_there_yet_is_waited_for_and_that_is_said(
     door: Gate, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.DEBUG, "scoreboard.queue")
     there, door.server = door.server, NOWHERE
     async with AsyncExitStack() as stack:
         queue = Queue.open(door.url, "nobody", "test", patient=True)
         connecting = asyncio.create_task(stack.enter_async_context(queue))
 
-        async def said() -> bool:
-            return bool(caplog.messages)
+        async def tried() -> bool:
+            return len(caplog.messages) > 5
 
-        await until(said)
+        await until(tried)
         door.server = there
         assert await (await connecting).flaw() is None
-    assert [one.partition(":")[0] for one in caplog.messages] == ["waiting for the queue"]
+    warnings = [one.getMessage() for one in caplog.records if one.levelno == logging.WARNING]
+    assert [one.partition(":")[0] for one in warnings] == ["waiting for the queue"]
+
+
+@pytest.mark.parametrize("role", ["api", "worker"])
+async def test_a_role_waits_for_its_queue_until_it_is_told_to_end(
+    deployment: Deployment, tmp_path: Path, role: str
+) -> None:
+    settings = settings_of(deployment) | {"SCOREBOARD_QUEUE_URL": "nats://127.0.0.1:1"}
+    async with started(role, "--port", "0", cwd=tmp_path, settings=settings) as waiting:
+
+        async def said() -> bool:
+            return "waiting for the queue: ConnectionRefused" in (tmp_path / f"{role}.log").read_text()
+
+        await until(said)
+        assert await waiting.stop() == 0
 
 
 async def test_who_is_not_patient_is_told_at_once_what_is_wrong(engine_urls: Urls) -> None:
@@ -220,6 +237,12 @@ async def test_who_is_not_patient_is_told_at_once_what_is_wrong(engine_urls: Url
         with pytest.raises(Unavailable, match=f"^The queue is away, or does not let us in: .*({what})"):
             async with asyncio.timeout(SECONDS), Queue.open(url, "nobody", "test"):
                 pass
+
+
+async def test_what_is_no_address_is_told(engine_urls: Urls) -> None:
+    with pytest.raises(Unavailable, match="invalid connect url"):
+        async with asyncio.timeout(SECONDS), Queue.open(f"{engine_urls.queue},nats://b:1", "nobody", "test"):
+            pass
 
 
 async def test_a_command_does_not_wait_for_a_queue_that_is_away(

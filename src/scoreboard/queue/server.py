@@ -95,7 +95,8 @@ class Server:
             connected = True
             yield queue
         finally:
-            await client.close()
+            if client.servers:  # else the URL was none, and closing what was never begun is an error
+                await client.close()
             if queue._asking is not None:
                 queue._asking.cancel()
                 await asyncio.wait([queue._asking])
